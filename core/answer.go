@@ -1,0 +1,91 @@
+package core
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/keystile/keystile/core/policy"
+)
+
+// retryAfter is how long a client waits after a 503, in seconds.
+const retryAfter = "5"
+
+// deny fills in the answer of a denial. route is the route that the request
+// had selected, or nil.
+func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route, requiredScope string) {
+	d.Outcome, d.Set, d.Reason = Deny, nil, reason
+	d.RequestID = newRequestID()
+	answer := policy.Fallback(reason)
+	if d.policy != nil {
+		answer = &d.policy.Answers[reason]
+	}
+	var granted []string
+	if d.Key != nil && d.Key.Scopes != "" {
+		granted = strings.Split(d.Key.Scopes, " ")
+	}
+	d.Status = answer.Status
+	d.Body = answer.Render(requiredScope, granted)
+	d.Header = append(make([]Header, 0, 8),
+		Header{"Content-Type", answer.ContentType},
+		Header{"Cache-Control", "no-store"},
+		Header{"Request-Id", d.RequestID})
+	if answer.Challenge != "" {
+		d.Header = append(d.Header, Header{"WWW-Authenticate", answer.Challenge})
+	}
+	if d.Status == 503 {
+		d.Header = append(d.Header, Header{"Retry-After", retryAfter})
+	}
+	if route != nil && route.CORS && reason >= policy.InURL {
+		d.Header = append(d.Header, Header{"Access-Control-Allow-Origin", "*"})
+	}
+	if reason == policy.Plaintext {
+		// The same whatever was sent: no header is looked at for it.
+		d.Close = true
+		return
+	}
+	if isGRPC(r) {
+		d.asGRPC()
+	}
+}
+
+func isGRPC(r *Request) bool {
+	lines := r.Headers.Values("Content-Type")
+	if len(lines) != 1 {
+		return false
+	}
+	rest, ok := strings.CutPrefix(lines[0], grpcType)
+	return ok && (rest == "" || rest[0] == '+')
+}
+
+const grpcType = "application/grpc"
+
+var grpcStatus = map[int]int{400: 13, 401: 16, 403: 7, 421: 2, 425: 14, 429: 8, 503: 14}
+
+// asGRPC turns an HTTP answer into gRPC's, with the status in the headers alone
+// and the body in the message.
+func (d *Decision) asGRPC() {
+	status, ok := grpcStatus[d.Status]
+	if !ok {
+		status = 2 // unknown
+	}
+	d.Header[0].Value = grpcType
+	d.Header = append(d.Header,
+		Header{"grpc-status", strconv.Itoa(status)},
+		Header{"grpc-message", grpcMessage(d.Body)})
+	d.Status, d.Body = 200, nil
+}
+
+// grpcMessage percent-encodes as gRPC over HTTP/2 says: all but visible ASCII
+// and space, and the percent sign itself.
+func grpcMessage(b []byte) string {
+	const hex = "0123456789ABCDEF"
+	var out strings.Builder
+	for _, c := range b {
+		if c < 0x20 || c > 0x7e || c == '%' {
+			out.Write([]byte{'%', hex[c>>4], hex[c&15]})
+			continue
+		}
+		out.WriteByte(c)
+	}
+	return out.String()
+}

@@ -1,0 +1,127 @@
+package bundle
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+
+	"github.com/dgraph-io/ristretto/v2"
+
+	"github.com/keystile/keystile/core/credential"
+)
+
+// Cache keeps verified nodes, bounded in bytes, for any number of bundles. It
+// is safe for concurrent use; a nil Cache keeps nothing. A branch is kept when
+// it is read; a leaf only once a key was found in it, so that made-up keys
+// cannot push out what real ones need.
+type Cache struct {
+	nodes *ristretto.Cache[[]byte, *node]
+	limit int64
+}
+
+// averageNode is a usual size of a node in bytes, to choose the number of
+// counters by: ten for each node that fits.
+const averageNode = 4 << 10
+
+// NewCache returns a Cache of at most limit bytes. Close ends its goroutines.
+func NewCache(limit int64) (*Cache, error) {
+	nodes, err := ristretto.NewCache(&ristretto.Config[[]byte, *node]{
+		NumCounters:        max(10*limit/averageNode, 1000),
+		MaxCost:            limit,
+		BufferItems:        64,
+		IgnoreInternalCost: true,
+		Cost:               (*node).size,
+		KeyToHash:          Words,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Cache{nodes, limit}, nil
+}
+
+// Words is the first 128 bits of a hash as two words, which ristretto takes as
+// a key's hash and conflict hash. It compares no more, so that the value is
+// checked against the whole hash by whoever gets it.
+func Words(hash []byte) (uint64, uint64) {
+	return binary.BigEndian.Uint64(hash), binary.BigEndian.Uint64(hash[8:])
+}
+
+// Close ends the cache.
+func (c *Cache) Close() {
+	if c != nil {
+		c.nodes.Close()
+	}
+}
+
+// Wait returns when everything kept so far can be found, for tests and hosts
+// without threads.
+func (c *Cache) Wait() {
+	if c != nil {
+		c.nodes.Wait()
+	}
+}
+
+func (c *Cache) get(hash Hash, at place) *node {
+	if c == nil {
+		return nil
+	}
+	n, ok := c.nodes.Get(hash[:])
+	if !ok || n.hash != hash || !n.standsAt(at) {
+		return nil
+	}
+	return n
+}
+
+// standsAt says whether a node that was verified at one place is good at
+// another too. A node of the same hash elsewhere is read and verified anew.
+func (n *node) standsAt(at place) bool {
+	if n.depth != at.depth || n.count != at.count {
+		return false
+	}
+	if n.branch() || n.count == 0 {
+		return true
+	}
+	return at.covers((*credential.Digest)(n.digest(0)))
+}
+
+func (c *Cache) put(n *node) {
+	if c != nil && n.data != nil || c != nil && n.branch() {
+		c.nodes.Set(n.hash[:], n, 0)
+	}
+}
+
+// pins keeps a bundle's branches of the first twelve bits: every lookup of an
+// unknown key needs them.
+type pins struct {
+	root  atomic.Pointer[node]
+	below [1 << branchBits]atomic.Pointer[node]
+}
+
+func (p *pins) slot(at place) *atomic.Pointer[node] {
+	switch at.depth {
+	case 0:
+		return &p.root
+	case branchBits:
+		return &p.below[bitsAt(&at.prefix, 0, branchBits)]
+	}
+	return nil
+}
+
+func (p *pins) get(hash Hash, at place) *node {
+	slot := p.slot(at)
+	if slot == nil {
+		return nil
+	}
+	if n := slot.Load(); n != nil && n.hash == hash {
+		return n
+	}
+	return nil
+}
+
+func (p *pins) put(n *node, at place) bool {
+	slot := p.slot(at)
+	if slot == nil {
+		return false
+	}
+	slot.Store(n)
+	return true
+}

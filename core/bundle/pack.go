@@ -1,0 +1,197 @@
+package bundle
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"slices"
+	"sync"
+
+	"github.com/keystile/keystile/core/policy"
+)
+
+// A packed file holds a whole bundle:
+//
+//	header | policy note | manifest | compiled policy | nodes in tree order | index
+//
+// The header and the index are hints, outside of what is signed and hashed:
+// they say where to read, and the hash of what is read decides. FORMAT.md has
+// the layout.
+const (
+	packMagic  = "\x04\x01keystile pack\n"
+	packHeader = 64
+	packEntry  = 20
+	// packWindow is how many index entries are read at once. Hashes are evenly
+	// spread, so that the first window nearly always holds the one looked for.
+	packWindow = 128
+)
+
+// WritePack writes a packed file.
+func WritePack(w io.Writer, notes Notes, compiled []byte, nodes *Nodes) error {
+	type entry struct {
+		hash   Hash
+		offset uint64
+		length uint32
+	}
+	index := make([]entry, len(nodes.order))
+	offset := uint64(packHeader + len(notes.Policy) + len(notes.Manifest) + len(compiled))
+	for i, h := range nodes.order {
+		length := len(nodes.bytes[h])
+		index[i] = entry{h, offset, uint32(length)}
+		offset += uint64(length)
+	}
+	slices.SortFunc(index, func(a, b entry) int { return bytes.Compare(a.hash[:], b.hash[:]) })
+
+	header := append(make([]byte, 0, packHeader), packMagic...)
+	header = binary.BigEndian.AppendUint32(header, uint32(len(notes.Policy)))
+	header = binary.BigEndian.AppendUint32(header, uint32(len(notes.Manifest)))
+	header = binary.BigEndian.AppendUint32(header, uint32(len(compiled)))
+	header = binary.BigEndian.AppendUint32(header, 0)
+	header = binary.BigEndian.AppendUint64(header, offset)
+	header = binary.BigEndian.AppendUint64(header, uint64(len(index)))
+	header = append(header, make([]byte, packHeader-len(header))...)
+
+	tail := make([]byte, 0, packEntry*len(index))
+	for _, e := range index {
+		tail = append(tail, e.hash[:8]...)
+		tail = binary.BigEndian.AppendUint64(tail, e.offset)
+		tail = binary.BigEndian.AppendUint32(tail, e.length)
+	}
+	for _, part := range [][]byte{header, notes.Policy, notes.Manifest, compiled} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	for _, h := range nodes.order {
+		if _, err := w.Write(nodes.bytes[h]); err != nil {
+			return err
+		}
+	}
+	_, err := w.Write(tail)
+	return err
+}
+
+// Pack is an opened packed file. It is a [NodeSource], reads with ReadAt alone
+// and is safe for concurrent use if its reader is.
+type Pack struct {
+	Notes    Notes
+	Compiled []byte
+
+	r     io.ReaderAt
+	index uint64 // offset
+	count uint64 // entries
+}
+
+// OpenPack reads the notes and the compiled policy of a packed file of size
+// bytes. It verifies nothing: [Open] does.
+func OpenPack(r io.ReaderAt, size int64) (*Pack, error) {
+	var h [packHeader]byte
+	if _, err := r.ReadAt(h[:], 0); err != nil {
+		return nil, fmt.Errorf("packed file: its header cannot be read: %w", err)
+	}
+	if string(h[:len(packMagic)]) != packMagic {
+		return nil, errors.New("packed file: it does not begin like one of this version")
+	}
+	fields := h[len(packMagic):]
+	policyLen, manifestLen := binary.BigEndian.Uint32(fields), binary.BigEndian.Uint32(fields[4:])
+	compiledLen := binary.BigEndian.Uint32(fields[8:])
+	p := &Pack{r: r, index: binary.BigEndian.Uint64(fields[16:]), count: binary.BigEndian.Uint64(fields[24:])}
+	if policyLen > MaxNote || manifestLen > MaxNote || compiledLen > policy.MaxSize {
+		return nil, errors.New("packed file: its notes or policy are too large")
+	}
+	hi, tail := bits.Mul64(p.count, packEntry)
+	if hi != 0 || p.index > uint64(size) || tail != uint64(size)-p.index {
+		return nil, fmt.Errorf("packed file: it has %d bytes, and its header says otherwise: it is truncated or damaged", size)
+	}
+	all := make([]byte, policyLen+manifestLen+compiledLen)
+	if _, err := r.ReadAt(all, packHeader); err != nil {
+		return nil, fmt.Errorf("packed file: it is truncated: %w", err)
+	}
+	p.Notes = Notes{Policy: all[:policyLen:policyLen], Manifest: all[policyLen : policyLen+manifestLen : policyLen+manifestLen]}
+	p.Compiled = all[policyLen+manifestLen:]
+	return p, nil
+}
+
+var errNotInPack = errors.New("it is not in the packed file")
+
+var windows = sync.Pool{New: func() any { return new([packWindow * packEntry]byte) }}
+
+// Node reads the node of hash into bytes of its own.
+func (p *Pack) Node(hash Hash) ([]byte, error) {
+	buf := windows.Get().(*[packWindow * packEntry]byte)
+	defer windows.Put(buf)
+	want := binary.BigEndian.Uint64(hash[:])
+	lo, hi := uint64(0), p.count // the entry is in [lo, hi)
+	for lo < hi {
+		// Guess by the hash itself, then narrow. After a miss the middle is
+		// taken, so that an index that is not evenly spread costs no more than a
+		// binary search.
+		n := min(hi-lo, packWindow)
+		guess, _ := bits.Mul64(want, p.count)
+		if guess < lo+n/2 || guess >= hi {
+			guess = lo + (hi-lo)/2
+		}
+		from := min(max(guess-min(guess, n/2), lo), hi-n)
+		entries := buf[:n*packEntry]
+		if _, err := p.r.ReadAt(entries, int64(p.index+from*packEntry)); err != nil {
+			return nil, err
+		}
+		first := binary.BigEndian.Uint64(entries)
+		last := binary.BigEndian.Uint64(entries[(n-1)*packEntry:])
+		switch {
+		case want < first:
+			hi = from
+			continue
+		case want > last:
+			lo = from + n
+			continue
+		}
+		for e := entries; len(e) > 0; e = e[packEntry:] {
+			if binary.BigEndian.Uint64(e) == want {
+				return p.read(binary.BigEndian.Uint64(e[8:]), binary.BigEndian.Uint32(e[16:]))
+			}
+		}
+		return nil, errNotInPack
+	}
+	return nil, errNotInPack
+}
+
+func (p *Pack) read(offset uint64, length uint32) ([]byte, error) {
+	if length > MaxLeaf || offset > p.index {
+		return nil, errors.New("the index of the packed file is damaged")
+	}
+	b := make([]byte, length)
+	if _, err := p.r.ReadAt(b, int64(offset)); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Nodes holds nodes in memory, in the order in which they were added. It is a
+// [NodeSource]; the zero value is empty.
+type Nodes struct {
+	order []Hash
+	bytes map[Hash][]byte
+}
+
+// Add keeps a node, as emit of [Build].
+func (n *Nodes) Add(hash Hash, b []byte) error {
+	if n.bytes == nil {
+		n.bytes = make(map[Hash][]byte)
+	}
+	n.order = append(n.order, hash)
+	n.bytes[hash] = b
+	return nil
+}
+
+// Node returns the node of hash.
+func (n *Nodes) Node(hash Hash) ([]byte, error) {
+	b, ok := n.bytes[hash]
+	if !ok {
+		return nil, errors.New("it is not there")
+	}
+	return b, nil
+}

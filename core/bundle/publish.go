@@ -1,0 +1,44 @@
+package bundle
+
+import (
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/keystile/keystile/core/policy"
+)
+
+// Publication is what does not change from one manifest to the next.
+type Publication struct {
+	Notes    Notes // Policy alone is set
+	Compiled []byte
+	Note     *PolicyNote
+}
+
+// Publish signs the policy note for p: all its kinds and environments may be
+// published, by any of the publishers, which are verifier keys.
+func Publish(p *policy.Policy, name, audience string, version int64, publishers []string, signers ...note.Signer) (*Publication, error) {
+	compiled := p.Encode()
+	n := &PolicyNote{
+		Name: name, Audience: audience, Version: version, Policy: HashOf(compiled),
+		Environments: p.Environments, Publishers: publishers,
+	}
+	for _, k := range p.Kinds {
+		n.Kinds = append(n.Kinds, k.Name)
+	}
+	signed, err := SignPolicyNote(n, signers...)
+	if err != nil {
+		return nil, err
+	}
+	return &Publication{Notes: Notes{Policy: signed}, Compiled: compiled, Note: n}, nil
+}
+
+// Manifest signs a manifest for tree under the publication and returns both
+// notes.
+func (p *Publication) Manifest(tree Tree, version int64, life time.Duration, publisher note.Signer) (Notes, error) {
+	signed, err := SignManifest(&Manifest{
+		PolicyNote: p.Note.Hash(), Version: version, Expires: version + life.Milliseconds(),
+		Keys: tree.Keys, Root: tree.Root,
+	}, publisher)
+	return Notes{Policy: p.Notes.Policy, Manifest: signed}, err
+}

@@ -1,0 +1,160 @@
+package bundle
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"filippo.io/edwards25519"
+	"golang.org/x/mod/sumdb/note"
+)
+
+// Trust is what an edge is configured to believe: whose policy notes, how many
+// signatures, and for which bundle and audience.
+type Trust struct {
+	signers   []verifier
+	threshold int
+	name      string
+	audience  string
+}
+
+type verifier struct {
+	note.Verifier
+	key [32]byte
+}
+
+// NewTrust trusts policy notes that threshold of the given verifier keys have
+// signed. Each key is checked: 32 bytes, canonical, on the curve, not of low
+// order, and no two the same (R55). The note must be for audience, and for the
+// bundle called name unless that is empty.
+func NewTrust(name, audience string, threshold int, keys ...string) (*Trust, error) {
+	t := &Trust{threshold: threshold, name: name, audience: audience}
+	if audience == "" {
+		return nil, errors.New("no audience is given")
+	}
+	if threshold < 1 || threshold > len(keys) {
+		return nil, fmt.Errorf("%d of %d signatures are demanded: give at least 1, and as many keys", threshold, len(keys))
+	}
+	for _, k := range keys {
+		v, err := parseVerifier(k)
+		if err != nil {
+			return nil, err
+		}
+		for _, other := range t.signers {
+			if other.key == v.key {
+				return nil, fmt.Errorf("trusted keys %q and %q are one key under two names", other.Name(), v.Name())
+			}
+		}
+		t.signers = append(t.signers, v)
+	}
+	return t, nil
+}
+
+// parseVerifier reads a key in the form of golang.org/x/mod/sumdb/note.
+func parseVerifier(s string) (v verifier, err error) {
+	v.Verifier, err = note.NewVerifier(s)
+	if err != nil {
+		return v, fmt.Errorf("verifier key %q is malformed: it has the form name+hash+base64", s)
+	}
+	// NewVerifier has checked the form and the hash; the key itself is ours to check.
+	_, rest, _ := strings.Cut(s, "+")
+	_, b64, _ := strings.Cut(rest, "+")
+	raw, err := base64.StdEncoding.Strict().DecodeString(b64)
+	if err != nil || len(raw) != 1+len(v.key) {
+		return v, fmt.Errorf("verifier key %q does not hold an Ed25519 key of 32 bytes", s)
+	}
+	copy(v.key[:], raw[1:])
+	point, err := new(edwards25519.Point).SetBytes(v.key[:])
+	switch {
+	case err != nil:
+		return v, fmt.Errorf("verifier key %q is not a point of Ed25519", s)
+	case !bytes.Equal(point.Bytes(), v.key[:]):
+		return v, fmt.Errorf("verifier key %q is not in canonical form", s)
+	case new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 1:
+		return v, fmt.Errorf("verifier key %q is of low order: anyone can sign for it", s)
+	}
+	return v, nil
+}
+
+// CheckVerifier says why key cannot be trusted.
+func CheckVerifier(key string) error {
+	_, err := parseVerifier(key)
+	return err
+}
+
+// openNote verifies the exact bytes of msg before anything in them is parsed
+// and returns the text with the number of distinct keys that signed it. Lines
+// of unknown signers are ignored; a bad signature by a known key is an error
+// (R54).
+func openNote(msg []byte, known []verifier) (text string, signed int, err error) {
+	if len(msg) > MaxNote {
+		return "", 0, fmt.Errorf("it has %d bytes: at most %d are possible", len(msg), MaxNote)
+	}
+	list := make([]note.Verifier, len(known))
+	for i, v := range known {
+		list[i] = v.Verifier
+	}
+	n, err := note.Open(msg, note.VerifierList(list...))
+	if err != nil {
+		var unverified *note.UnverifiedNoteError
+		if errors.As(err, &unverified) {
+			return "", 0, errors.New("none of the trusted keys has signed it")
+		}
+		return "", 0, err
+	}
+	counted := make(map[[32]byte]bool)
+	for _, sig := range n.Sigs {
+		for _, v := range known {
+			if v.Name() == sig.Name && v.KeyHash() == sig.Hash {
+				counted[v.key] = true
+			}
+		}
+	}
+	return n.Text, len(counted), nil
+}
+
+func (t *Trust) openPolicyNote(msg []byte) (*PolicyNote, error) {
+	text, signed, err := openNote(msg, t.signers)
+	if err != nil {
+		return nil, err
+	}
+	if signed < t.threshold {
+		return nil, fmt.Errorf("%d of the trusted keys have signed it, and %d are needed", signed, t.threshold)
+	}
+	n, err := parsePolicyNote(text)
+	if err != nil {
+		return nil, err
+	}
+	if n.Audience != t.audience {
+		return nil, fmt.Errorf("it is for the audience %q, and this edge is of %q", n.Audience, t.audience)
+	}
+	if t.name != "" && n.Name != t.name {
+		return nil, fmt.Errorf("it is for the bundle %q, and this one is configured as %q", n.Name, t.name)
+	}
+	return n, nil
+}
+
+func openManifest(msg []byte, n *PolicyNote) (*Manifest, error) {
+	var publishers []verifier
+	for _, k := range n.Publishers {
+		v, err := parseVerifier(k)
+		if err != nil {
+			return nil, fmt.Errorf("publisher: %w", err)
+		}
+		publishers = append(publishers, v)
+	}
+	text, _, err := openNote(msg, publishers)
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseManifest(text)
+	if err != nil {
+		return nil, err
+	}
+	if m.PolicyNote != n.hash {
+		return nil, errors.New("it was signed under another policy note")
+	}
+	return m, nil
+}

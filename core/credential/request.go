@@ -1,0 +1,106 @@
+package credential
+
+import "strings"
+
+// Headers gives the lines of a request's header fields.
+type Headers interface {
+	// Values returns every line of the field with this name, which is in the
+	// canonical form of net/http ("X-Api-Key"). The slice is only read.
+	Values(name string) []string
+}
+
+// Source is a header field in which a policy accepts an API key.
+type Source struct {
+	Header string // in the canonical form of net/http
+	Name   string // as the API's document spells it
+	Scheme string // authentication scheme before the key, or "" for none
+}
+
+// Value returns the credential in one line of the source: what follows the
+// scheme (in any ASCII case) and exactly one space.
+func (s Source) Value(line string) (string, bool) {
+	if s.Scheme == "" {
+		return line, line != ""
+	}
+	n := len(s.Scheme)
+	if len(line) <= n+1 || line[n] != ' ' || !equalFoldASCII(line[:n], s.Scheme) {
+		return "", false
+	}
+	return line[n+1:], true
+}
+
+// Find returns the only credential line among all lines of all sources, and
+// how many lines there are. Every line counts, whatever its scheme and even
+// when two are equal, because a proxy before or behind may read another one
+// than this (security requirement R26). ok is false unless there is exactly
+// one and it follows its source's form.
+func Find(sources []Source, h Headers) (value string, lines int, ok bool) {
+	for _, s := range sources {
+		for _, line := range h.Values(s.Header) {
+			if lines++; lines > 1 {
+				continue
+			}
+			value, ok = s.Value(line)
+		}
+	}
+	if lines != 1 || !ok {
+		return "", lines, false
+	}
+	return value, lines, true
+}
+
+// equalFoldASCII folds A–Z alone: strings.EqualFold also takes U+212A for k (R23).
+func equalFoldASCII(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c |= 0x20
+	}
+	return c
+}
+
+// WithinEncoded is [Grammar.Within] for s as received and once more after one
+// percent-decoding, for a URL's path and query and for cookies (R29).
+func (g *Grammar) WithinEncoded(s string) bool {
+	if g.Within(s) {
+		return true
+	}
+	if strings.IndexByte(s, '%') < 0 {
+		return false
+	}
+	decoded := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if hi, lo := hexDigit[s[i+1]], hexDigit[s[i+2]]; hi >= 0 && lo >= 0 {
+				decoded = append(decoded, byte(hi<<4|lo))
+				i += 2
+				continue
+			}
+		}
+		decoded = append(decoded, s[i])
+	}
+	return g.Within(string(decoded))
+}
+
+var hexDigit = func() (t [256]int16) {
+	for i := range t {
+		t[i] = -1
+	}
+	for i, c := range "0123456789abcdef" {
+		t[c] = int16(i)
+		if c >= 'a' {
+			t[c-0x20] = int16(i)
+		}
+	}
+	return t
+}()

@@ -1,0 +1,124 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Origin is one origin that a key may be used from.
+type Origin struct {
+	scheme, host, port string
+	wildcard           bool
+}
+
+// ParseOrigin reads an origin, "https://shop.example.com", with a port if it
+// is not the scheme's own, or "https://*.example.com" for all names below one.
+// A path is refused: browsers do not send it across origins.
+func ParseOrigin(s string) (Origin, error) {
+	bare, wildcard := s, false
+	if scheme, rest, ok := strings.Cut(s, "://*."); ok {
+		bare, wildcard = scheme+"://"+rest, true
+	}
+	o, ok := parseOrigin(bare)
+	o.wildcard = wildcard
+	if _, err := netip.ParseAddr(strings.Trim(o.host, "[]")); wildcard && err == nil {
+		ok = false
+	}
+	if !ok {
+		return o, fmt.Errorf("referrer %q: write an origin, like https://shop.example.com or https://*.example.com, without a path", s)
+	}
+	return o, nil
+}
+
+// Canonical is the one spelling of the origin.
+func (o Origin) Canonical() string {
+	star := ""
+	if o.wildcard {
+		star = "*."
+	}
+	port := ":" + o.port
+	if o.port == defaultPort[o.scheme] {
+		port = ""
+	}
+	return o.scheme + "://" + star + o.host + port
+}
+
+var defaultPort = map[string]string{"http": "80", "https": "443"}
+
+// Allows says whether a request with these lines of Origin and Referer comes
+// from the origin. The Origin line counts if there is one, else the origin of
+// Referer; either one repeated is no match (R43).
+func (o Origin) Allows(origin, referer []string) bool {
+	if len(origin) > 1 || len(referer) > 1 {
+		return false
+	}
+	var from Origin
+	ok := false
+	switch {
+	case len(origin) == 1:
+		from, ok = parseOrigin(origin[0])
+	case len(referer) == 1:
+		from, ok = parseOrigin(originOf(referer[0]))
+	}
+	if !ok || from.scheme != o.scheme || from.port != o.port {
+		return false
+	}
+	if o.wildcard {
+		return len(from.host) > len(o.host)+1 && strings.HasSuffix(from.host, "."+o.host)
+	}
+	return from.host == o.host
+}
+
+// originOf cuts a URL after its authority.
+func originOf(url string) string {
+	scheme, rest, ok := strings.Cut(url, "://")
+	if !ok {
+		return ""
+	}
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		rest = rest[:i]
+	}
+	return scheme + "://" + rest
+}
+
+// parseOrigin reads a serialised origin as an exact scheme, host and port. User
+// information, "null" and anything else that is no host and port is refused.
+func parseOrigin(s string) (o Origin, ok bool) {
+	scheme, authority, ok := strings.Cut(s, "://")
+	scheme = strings.ToLower(scheme)
+	if !ok || defaultPort[scheme] == "" {
+		return o, false
+	}
+	host, ok := CanonicalHost(authority)
+	if !ok || strings.HasSuffix(strings.SplitN(authority, ":", 2)[0], ".") {
+		return o, false
+	}
+	o = Origin{scheme: scheme, host: host, port: defaultPort[scheme]}
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		o.host, o.port = host[:i], host[i+1:]
+	} else if strings.HasSuffix(authority, ":443") {
+		o.port = "443" // CanonicalHost takes it off, whatever the scheme
+	}
+	return o, true
+}
+
+// ParseIP reads an IP prefix or a single address that a key may be used from.
+// An IPv4-mapped one counts as IPv4 (R41); zones are refused.
+func ParseIP(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		addr, err := netip.ParseAddr(s)
+		if err != nil || addr.Zone() != "" {
+			return p, fmt.Errorf("%q is neither an IP address nor a prefix like 192.0.2.0/24", s)
+		}
+		p = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	if p.Addr().Is4In6() {
+		if p.Bits() < 96 {
+			return p, fmt.Errorf("prefix %q: write the IPv4 prefix itself", s)
+		}
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p.Masked(), nil
+}

@@ -1,0 +1,481 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// pattern is a path pattern taken apart.
+type pattern struct {
+	text     string
+	route    *Route
+	segments []segment
+}
+
+type segment struct {
+	literal string // if param is ""
+	param   string
+	multi   bool // {param...}: the rest of the path, also an empty one
+}
+
+// segment returns the index of the single-segment parameter called name, or -1.
+func (p *pattern) segment(name string) int {
+	for i, s := range p.segments {
+		if s.param == name && !s.multi {
+			return i
+		}
+	}
+	return -1
+}
+
+// parsePattern reads a path in the pattern syntax of net/http: literal
+// segments, {name}, {name...} at the end, {$} for a final slash, and a final
+// slash alone for everything below it.
+func parsePattern(s string) (*pattern, error) {
+	if !strings.HasPrefix(s, "/") {
+		return nil, fmt.Errorf("pattern %q does not begin with a slash", s)
+	}
+	p := &pattern{text: s}
+	parts := strings.Split(s[1:], "/")
+	for i, part := range parts {
+		last := i == len(parts)-1
+		seg, err := parseSegment(part, last)
+		if err != nil {
+			return nil, fmt.Errorf("pattern %q: %w", s, err)
+		}
+		if seg.param != "" && !seg.multi && p.segment(seg.param) >= 0 {
+			return nil, fmt.Errorf("pattern %q: parameter {%s} is given twice", s, seg.param)
+		}
+		p.segments = append(p.segments, seg)
+	}
+	return p, nil
+}
+
+func parseSegment(s string, last bool) (segment, error) {
+	switch {
+	case s == "" && last:
+		return segment{param: "...", multi: true}, nil
+	case s == "":
+		return segment{}, errors.New("empty segment")
+	case s == "{$}" && last:
+		return segment{}, nil
+	case s[0] == '{' && s[len(s)-1] == '}':
+		name, multi := strings.CutSuffix(s[1:len(s)-1], "...")
+		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != "" {
+			return segment{}, fmt.Errorf("parameter %q: use letters, digits and _", s)
+		}
+		if multi && !last {
+			return segment{}, fmt.Errorf("parameter %q can only stand at the end", s)
+		}
+		return segment{param: name, multi: multi}, nil
+	}
+	for i := range len(s) {
+		if !pathChar[s[i]] || s[i] == '/' {
+			return segment{}, fmt.Errorf("segment %q has a character that a canonical path cannot have; a parameter fills a whole segment", s)
+		}
+	}
+	if s == "." || s == ".." {
+		return segment{}, errors.New("dot segments never match")
+	}
+	return segment{literal: s}, nil
+}
+
+// CanonicalPathChar says whether c may stand unescaped in a request path: the
+// pchar of RFC 3986 without ";" (R12), and the slash.
+func CanonicalPathChar(c byte) bool { return pathChar[c] }
+
+var pathChar = func() (t [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@/") {
+		t[c] = true
+	}
+	return t
+}()
+
+// covers says whether p matches every path that q matches.
+func (p *pattern) covers(q *pattern, fold bool) bool {
+	for i, s := range p.segments {
+		if i >= len(q.segments) {
+			return false
+		}
+		t := q.segments[i]
+		if s.multi {
+			return true
+		}
+		if t.multi {
+			return false
+		}
+		if s.param != "" {
+			if t.param == "" && t.literal == "" {
+				return false
+			}
+			continue
+		}
+		if t.param != "" || !sameLiteral(s.literal, t.literal, fold) {
+			return false
+		}
+	}
+	return len(p.segments) == len(q.segments)
+}
+
+// overlaps says whether some path matches both p and q.
+func (p *pattern) overlaps(q *pattern) bool {
+	for i := 0; ; i++ {
+		if i >= len(p.segments) || i >= len(q.segments) {
+			return len(p.segments) == len(q.segments)
+		}
+		s, t := p.segments[i], q.segments[i]
+		if s.multi || t.multi {
+			return true
+		}
+		if s.param == "" && t.param == "" && s.literal != t.literal {
+			return false
+		}
+		if s.param != "" && t.param == "" && t.literal == "" || t.param != "" && s.param == "" && s.literal == "" {
+			return false
+		}
+	}
+}
+
+func sameLiteral(a, b string, fold bool) bool {
+	return a == b || fold && equalFold(a, b)
+}
+
+// conflict says why p and q of different routes cannot stand beside each
+// other: as in net/http, one of two overlapping patterns must be more specific.
+func conflict(p, q *pattern) error {
+	switch {
+	case p.covers(q, true) && q.covers(p, true):
+		return fmt.Errorf("patterns %q and %q match the same paths, or differ in case alone", p.text, q.text)
+	case p.overlaps(q) && !p.covers(q, false) && !q.covers(p, false):
+		return fmt.Errorf("patterns %q and %q overlap and neither is more specific", p.text, q.text)
+	}
+	return nil
+}
+
+// router finds the most specific pattern of a path, per method.
+type router struct {
+	root     node
+	patterns []*pattern
+	upper    bool // some literal has an upper-case letter
+}
+
+type node struct {
+	literals []literalChild
+	index    map[string]*node // the same, where there are many
+	single   *node
+	multi    [NumMethods]*pattern
+	end      [NumMethods]*pattern
+}
+
+type literalChild struct {
+	text string
+	node *node
+}
+
+// manyLiterals is from where on a map is faster than looking one by one.
+const manyLiterals = 8
+
+func newRouter(routes []Route) (router, error) {
+	var rt router
+	for i := range routes {
+		r := &routes[i]
+		if len(r.Patterns) == 0 || r.Methods == 0 {
+			return rt, fmt.Errorf("route %q has no path or no method", r.Name)
+		}
+		for _, text := range r.Patterns {
+			p, err := parsePattern(text)
+			if err != nil {
+				return rt, fmt.Errorf("route %q: %w", r.Name, err)
+			}
+			p.route = r
+			for _, q := range rt.patterns {
+				if q.route.Methods&r.Methods == 0 {
+					continue
+				}
+				if err := conflict(p, q); err != nil {
+					return rt, fmt.Errorf("routes %q and %q: %w", q.route.Name, r.Name, err)
+				}
+			}
+			rt.add(p)
+		}
+	}
+	return rt, nil
+}
+
+func (rt *router) add(p *pattern) {
+	rt.patterns = append(rt.patterns, p)
+	n := &rt.root
+	for _, s := range p.segments {
+		switch {
+		case s.multi:
+			p.set(&n.multi)
+			return
+		case s.param != "":
+			if n.single == nil {
+				n.single = new(node)
+			}
+			n = n.single
+		default:
+			rt.upper = rt.upper || hasUpper(s.literal)
+			n = n.child(s.literal)
+		}
+	}
+	p.set(&n.end)
+}
+
+func (p *pattern) set(byMethod *[NumMethods]*pattern) {
+	for m := range byMethod {
+		if p.route.Methods.Has(Method(m)) {
+			byMethod[m] = p
+		}
+	}
+}
+
+func (n *node) child(literal string) *node {
+	if c := n.literal(literal, false); c != nil {
+		return c
+	}
+	c := new(node)
+	n.literals = append(n.literals, literalChild{literal, c})
+	if len(n.literals) > manyLiterals {
+		n.index = make(map[string]*node)
+		for _, l := range n.literals {
+			n.index[l.text] = l.node
+		}
+	}
+	return c
+}
+
+func (n *node) literal(s string, fold bool) *node {
+	if n.index != nil && !fold {
+		return n.index[s]
+	}
+	for i := range n.literals {
+		if l := &n.literals[i]; l.text == s || fold && equalFold(l.text, s) {
+			return l.node
+		}
+	}
+	return nil
+}
+
+// match finds the most specific pattern for path, which is "" or begins with a
+// slash. A node is met at most once, so the tree's size bounds the work.
+func (n *node) match(path string, m Method, fold bool) *pattern {
+	if path == "" {
+		return n.end[m]
+	}
+	seg, rest := path[1:], ""
+	if i := strings.IndexByte(seg, '/'); i >= 0 {
+		seg, rest = seg[:i], seg[i:]
+	}
+	if c := n.literal(seg, fold); c != nil {
+		if p := c.match(rest, m, fold); p != nil {
+			return p
+		}
+	}
+	if seg != "" && n.single != nil {
+		if p := n.single.match(rest, m, fold); p != nil {
+			return p
+		}
+	}
+	return n.multi[m]
+}
+
+// Match is the route of a request, and where its path holds parameters. The
+// zero value is no route.
+type Match struct {
+	Route   *Route
+	pattern *pattern
+	path    string
+}
+
+// Match finds the route for a canonical path. There is none where the path
+// would select another one once ASCII case is folded or one trailing slash is
+// removed, because upstreams differ in both.
+func (p *Policy) Match(path string, m Method) Match {
+	root := &p.router.root
+	found := root.match(path, m, false)
+	if found == nil {
+		return Match{}
+	}
+	other := func(path string, fold bool) bool {
+		q := root.match(path, m, fold)
+		return q != nil && q.route != found.route
+	}
+	fold := p.router.upper || hasUpper(path)
+	if fold && other(path, true) {
+		return Match{}
+	}
+	if len(path) > 1 && path[len(path)-1] == '/' {
+		if cut := path[:len(path)-1]; other(cut, false) || fold && other(cut, true) {
+			return Match{}
+		}
+	}
+	return Match{found.route, found, path}
+}
+
+// Pattern is the pattern that matched.
+func (m Match) Pattern() string { return m.pattern.text }
+
+// Param returns the raw path segment that the parameter called name matched.
+func (m Match) Param(name string) string {
+	i := m.pattern.segment(name)
+	rest := m.path
+	for ; i >= 0 && rest != ""; i-- {
+		rest = rest[1:]
+		end := strings.IndexByte(rest, '/')
+		if end < 0 {
+			end = len(rest)
+		}
+		if i == 0 {
+			return rest[:end]
+		}
+		rest = rest[end:]
+	}
+	return ""
+}
+
+// Preflight returns the methods of all routes that opted in to CORS and match
+// path; none means that a preflight is a request like any other. token is true
+// if one of them demands the customer token.
+func (p *Policy) Preflight(path string) (methods MethodSet, token bool) {
+	for _, pt := range p.router.patterns {
+		if pt.route.CORS && pt.matches(path) {
+			methods |= pt.route.Methods
+			token = token || pt.route.Token
+		}
+	}
+	return methods &^ MethodSet(0).With(OPTIONS), token
+}
+
+func (p *pattern) matches(path string) bool {
+	for _, s := range p.segments {
+		if path == "" {
+			return false
+		}
+		if s.multi {
+			return true
+		}
+		seg := path[1:]
+		if i := strings.IndexByte(seg, '/'); i >= 0 {
+			seg, path = seg[:i], seg[i:]
+		} else {
+			path = ""
+		}
+		if s.param != "" && seg == "" || s.param == "" && seg != s.literal {
+			return false
+		}
+	}
+	return path == ""
+}
+
+// EndpointPattern is one endpoint that a key is limited to: a path pattern,
+// with a method before it or for every method.
+type EndpointPattern struct {
+	methods MethodSet
+	pattern *pattern
+}
+
+// ParseEndpoint reads "/v1/users/{id}" or "GET /v1/users".
+func ParseEndpoint(s string) (e EndpointPattern, err error) {
+	method, path, ok := strings.Cut(s, " ")
+	if !ok {
+		method, path = "", s
+	}
+	e.methods = AllMethods
+	if method != "" {
+		m, known := ParseMethod(method)
+		if !known || method == "HEAD" {
+			return e, fmt.Errorf("endpoint %q: the method is one of GET (which brings HEAD), POST, PUT, PATCH, DELETE, OPTIONS", s)
+		}
+		e.methods = MethodSet(0).With(m)
+	}
+	e.pattern, err = parsePattern(path)
+	return e, err
+}
+
+// Matches says whether a request is to this endpoint.
+func (e EndpointPattern) Matches(m Method, path string) bool {
+	return e.methods.Has(m) && e.pattern.matches(path)
+}
+
+// Meets says whether a key's granted scopes meet one demanded scope.
+func (s *ScopeDemand) Meets(granted []string, m Match) bool {
+	for i := range s.accept {
+		t := &s.accept[i]
+		param := ""
+		if t.param != "" {
+			param = m.Param(t.param)
+		}
+		n := len(t.before) + len(param)
+		for _, g := range granted {
+			if len(g) == n+len(t.after) && g[:len(t.before)] == t.before && g[len(t.before):n] == param && g[n:] == t.after {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Name is the demanded scope with the path's parameter filled in.
+func (s *ScopeDemand) Name(m Match) string {
+	t, _ := parseScopeTemplate(s.Scope) // checked by Init
+	if t.param == "" {
+		return s.Scope
+	}
+	return t.before + m.Param(t.param) + t.after
+}
+
+func hasUpper(s string) bool {
+	for i := range len(s) {
+		if s[i]-'A' < 26 {
+			return true
+		}
+	}
+	return false
+}
+
+// equalFold folds A–Z alone (R23).
+func equalFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		x, y := a[i], b[i]
+		if x-'A' < 26 {
+			x |= 0x20
+		}
+		if y-'A' < 26 {
+			y |= 0x20
+		}
+		if x != y {
+			return false
+		}
+	}
+	return true
+}
+
+// CheckRoutes says why routes cannot stand beside each other.
+func CheckRoutes(routes []Route) error {
+	_, err := newRouter(routes)
+	return err
+}
+
+// MatchScope says whether a scope name is declared, or an instance of it, and
+// returns what stands for the declared name's parameter.
+func MatchScope(declared, scope string) (value string, ok bool) {
+	t, err := parseScopeTemplate(declared)
+	if err != nil || t.param == "" {
+		return "", declared == scope
+	}
+	if len(scope) <= len(t.before)+len(t.after) || !strings.HasPrefix(scope, t.before) || !strings.HasSuffix(scope, t.after) {
+		return "", false
+	}
+	value = scope[len(t.before) : len(scope)-len(t.after)]
+	name := value
+	if strings.HasPrefix(value, "{") && strings.HasSuffix(value, "}") {
+		name = value[1 : len(value)-1] // a route's demand, with a parameter of its own
+	}
+	return value, name != "" && !strings.ContainsAny(name, "{}:/ ")
+}

@@ -1,0 +1,546 @@
+// Package core decides requests: it is the one verifier that the Caddy module
+// and the Envoy filter share.
+//
+// Make a [Verifier], give it a bundle with [Verifier.Activate], and call
+// [Verifier.Verify] for every request. The hosts translate their request into a
+// [Request] and a [Decision] back into their terms; they decide nothing.
+//
+// The package does no I/O, takes the clock as a function and imports no host.
+package core
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/ristretto/v2"
+
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/token"
+)
+
+// Config is what an operator sets. The zero value is ready to use.
+type Config struct {
+	// RecordCache, NodeCache and TokenCache bound the caches in bytes; 0 is the
+	// default of 64, 64 and 8 MiB.
+	RecordCache, NodeCache, TokenCache int64
+	// ClockSkew is how far this clock and the publisher's may differ; 0 is
+	// [bundle.DefaultClockSkew].
+	ClockSkew time.Duration
+	// MaxAge denies everything once the bundle was signed longer ago than this;
+	// 0 leaves it at the bundle's own expiry.
+	MaxAge time.Duration
+	// TLSTerminators are socket peers that end TLS in front of this edge. A
+	// request from one counts as HTTPS if its only X-Forwarded-Proto line is
+	// "https" (R3).
+	TLSTerminators []netip.Prefix
+	// Now is the clock; nil is [time.Now].
+	Now func() time.Time
+}
+
+const mib = 1 << 20
+
+// Verifier decides requests from the active bundle. It is safe for concurrent
+// use.
+type Verifier struct {
+	config  Config
+	records *ristretto.Cache[[]byte, *entry]
+	nodes   *bundle.Cache
+	tokens  *token.Verifier
+
+	activate sync.Mutex
+	current  atomic.Pointer[snapshot]
+}
+
+// snapshot is what one request sees from its start to its end.
+type snapshot struct {
+	*bundle.Bundle
+	generation uint64 // grows when the tree or the policy changes
+	policies   uint64 // grows when the policy changes
+}
+
+// New returns a Verifier without a bundle, which denies everything. Close ends
+// its goroutines.
+func New(config Config) (*Verifier, error) {
+	for _, p := range config.TLSTerminators {
+		if !p.IsValid() || p.Bits() == 0 {
+			return nil, fmt.Errorf("tls_terminators: %v would trust everyone: list the addresses of the proxies in front", p)
+		}
+	}
+	if config.ClockSkew < 0 || config.MaxAge < 0 {
+		return nil, errors.New("clock_skew and max_age cannot be negative")
+	}
+	setDefault(&config.RecordCache, 64*mib)
+	setDefault(&config.NodeCache, 64*mib)
+	setDefault(&config.TokenCache, 8*mib)
+	setDefault(&config.ClockSkew, bundle.DefaultClockSkew)
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	v := &Verifier{config: config}
+	var err error
+	v.records, err = ristretto.NewCache(&ristretto.Config[[]byte, *entry]{
+		NumCounters:        max(10*config.RecordCache/averageEntry, 1000),
+		MaxCost:            config.RecordCache,
+		BufferItems:        64,
+		IgnoreInternalCost: true,
+		KeyToHash:          bundle.Words,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("record cache: %w", err)
+	}
+	if v.nodes, err = bundle.NewCache(config.NodeCache); err != nil {
+		v.records.Close()
+		return nil, fmt.Errorf("node cache: %w", err)
+	}
+	if v.tokens, err = token.NewVerifier(config.TokenCache); err != nil {
+		v.records.Close()
+		v.nodes.Close()
+		return nil, fmt.Errorf("token cache: %w", err)
+	}
+	return v, nil
+}
+
+func setDefault[T int64 | time.Duration](value *T, to T) {
+	if *value == 0 {
+		*value = to
+	}
+}
+
+// Close ends the caches. Verify must not be called afterwards.
+func (v *Verifier) Close() {
+	v.records.Close()
+	v.nodes.Close()
+	v.tokens.Close()
+}
+
+// Wait returns when everything cached so far can be found, for tests and for
+// hosts without threads.
+func (v *Verifier) Wait() {
+	v.records.Wait()
+	v.nodes.Wait()
+}
+
+// Activate makes b the bundle that decides, unless it is older than the active
+// one, of the same version with another text, or signed in the future. The
+// active bundle then stays in use. A bundle that has expired is taken, and
+// denies everything.
+func (v *Verifier) Activate(b *bundle.Bundle) error {
+	v.activate.Lock()
+	defer v.activate.Unlock()
+	next := &snapshot{Bundle: b, generation: 1, policies: 1}
+	if old := v.current.Load(); old != nil {
+		if err := b.CheckSuccession(old.Bundle); err != nil {
+			return err
+		}
+		next.generation, next.policies = old.generation, old.policies
+		if b.Note.Policy != old.Note.Policy || !sameAllowed(b, old.Bundle) {
+			next.policies++
+			next.generation++
+		} else if b.Manifest.Root != old.Manifest.Root {
+			next.generation++
+		}
+	}
+	if err := b.CheckTime(v.config.Now(), v.config.ClockSkew, 0); errors.Is(err, bundle.ErrFuture) {
+		return err
+	}
+	v.current.Store(next)
+	return nil
+}
+
+func sameAllowed(a, b *bundle.Bundle) bool {
+	return slices.Equal(a.Note.Kinds, b.Note.Kinds) && slices.Equal(a.Note.Environments, b.Note.Environments)
+}
+
+// Bundle returns the active bundle, or nil.
+func (v *Verifier) Bundle() *bundle.Bundle {
+	if s := v.current.Load(); s != nil {
+		return s.Bundle
+	}
+	return nil
+}
+
+// Status says why the active bundle denies everything at present, or nil.
+func (v *Verifier) Status() error {
+	s := v.current.Load()
+	if s == nil {
+		return errors.New("no bundle is active")
+	}
+	return s.CheckTime(v.config.Now(), v.config.ClockSkew, v.config.MaxAge)
+}
+
+// Verify decides one request, in the order of the documentation: transport,
+// shape, route, credential, key, customer token, then what the key may do. The
+// first failure answers. It never panics; whatever goes wrong is a denial.
+func (v *Verifier) Verify(r *Request) (d Decision) {
+	defer func() {
+		if p := recover(); p != nil {
+			d = Decision{policy: d.policy, Err: fmt.Errorf("panic: %v", p)}
+			d.deny(policy.Internal, r, nil, "")
+		}
+	}()
+	c := check{Verifier: v, Request: r, decision: &d, snapshot: v.current.Load()}
+	if c.snapshot != nil {
+		d.policy = c.snapshot.Policy
+	}
+	if reason := c.decide(); reason != policy.OK {
+		d.deny(reason, r, c.match.Route, c.requiredScope)
+	}
+	return d
+}
+
+// check is one request on its way through the steps.
+type check struct {
+	*Verifier
+	*Request
+	decision *Decision
+	snapshot *snapshot
+	now      time.Time
+
+	environments policy.Set // whose keys work on the request's host
+	method       policy.Method
+	match        policy.Match
+
+	key           string // the API key
+	kind, env     int    // what its prefix says
+	entry         *entry
+	requiredScope string
+}
+
+// decide runs the steps.
+func (c *check) decide() policy.Reason {
+	if reason := c.transport(); reason != policy.OK {
+		return reason
+	}
+	if reason := c.bundle(); reason != policy.OK {
+		return reason
+	}
+	if reason := c.shape(); reason != policy.OK {
+		return reason
+	}
+	if c.route() {
+		return policy.OK
+	}
+	for _, step := range [...]func(*check) policy.Reason{
+		(*check).credential, (*check).lookup, (*check).validity, (*check).customerToken, (*check).permission,
+	} {
+		if reason := step(c); reason != policy.OK {
+			return reason
+		}
+	}
+	c.decision.Outcome = Allow
+	c.decision.Set = c.upstream()
+	return policy.OK
+}
+
+// transport is step 1: HTTPS, by the connection alone.
+func (c *check) transport() policy.Reason {
+	if !c.TLS && !c.terminated() {
+		return policy.Plaintext
+	}
+	if c.EarlyData {
+		return policy.EarlyData
+	}
+	return policy.OK
+}
+
+// terminated says whether a listed proxy in front ended TLS.
+func (c *check) terminated() bool {
+	peer := c.Peer.Unmap()
+	for _, p := range c.config.TLSTerminators {
+		if p.Contains(peer) {
+			lines := c.Headers.Values("X-Forwarded-Proto")
+			return len(lines) == 1 && lines[0] == "https"
+		}
+	}
+	return false
+}
+
+// bundle demands that there is one, and that it is in force.
+func (c *check) bundle() policy.Reason {
+	if c.snapshot == nil {
+		return policy.NoBundle
+	}
+	c.now = c.config.Now()
+	err := c.snapshot.CheckTime(c.now, c.config.ClockSkew, c.config.MaxAge)
+	switch {
+	case err == nil:
+		return policy.OK
+	case errors.Is(err, bundle.ErrExpired):
+		return policy.BundleExpired
+	}
+	c.decision.Err = err
+	return policy.StaleBundle
+}
+
+// shape is step 2: a method that is known, one host that is served, a path and
+// query in canonical form.
+func (c *check) shape() policy.Reason {
+	var known bool
+	if c.method, known = policy.ParseMethod(c.Method); !known {
+		return policy.Malformed
+	}
+	if !canonicalPath(c.Path) || !canonicalQuery(c.Query) {
+		return policy.Malformed
+	}
+	host, ok := policy.CanonicalHost(c.Authority)
+	if !ok {
+		return policy.Malformed
+	}
+	for _, line := range c.Headers.Values("Host") {
+		if other, ok := policy.CanonicalHost(line); !ok || other != host {
+			return policy.Malformed // R24
+		}
+	}
+	var served bool
+	if c.environments, served = c.snapshot.Policy.HostEnvironments(host); !served {
+		return policy.Misdirected
+	}
+	if c.SNI != "" && c.SNI != host {
+		sni, ok := policy.CanonicalHost(c.SNI)
+		if !ok || sni != policy.HostName(host) {
+			return policy.Misdirected
+		}
+	}
+	return policy.OK
+}
+
+// route is step 3. It returns true if the request ends here: a public route, or
+// a preflight that the edge answers.
+func (c *check) route() bool {
+	p := c.snapshot.Policy
+	if c.method == policy.OPTIONS && c.preflight(p) {
+		return true
+	}
+	c.match = p.Match(c.Path, c.method)
+	if c.match.Route == nil {
+		return false
+	}
+	c.decision.Route = c.match.Route.Name
+	c.decision.keepToken = c.match.Route.Token
+	if c.match.Route.Public {
+		c.decision.Outcome = Allow
+		return true
+	}
+	return false
+}
+
+func (c *check) preflight(p *policy.Policy) bool {
+	if len(c.Headers.Values("Origin")) == 0 || len(c.Headers.Values("Access-Control-Request-Method")) == 0 {
+		return false
+	}
+	methods, token := p.Preflight(c.Path)
+	if methods == 0 {
+		return false
+	}
+	var names, fields []string
+	for m, name := range policy.MethodNames {
+		if methods.Has(policy.Method(m)) {
+			names = append(names, name)
+			if policy.Method(m) == policy.GET {
+				names = append(names, "HEAD")
+			}
+		}
+	}
+	for _, s := range p.Sources {
+		fields = append(fields, s.Name)
+	}
+	if token && !slices.Contains(fields, p.Token.Source.Name) {
+		fields = append(fields, p.Token.Source.Name)
+	}
+	fields = append(fields, "Content-Type")
+	c.decision.Outcome = Answer
+	c.decision.Status = 204
+	c.decision.Header = []Header{
+		{"Access-Control-Allow-Origin", "*"},
+		{"Access-Control-Allow-Methods", strings.Join(names, ", ")},
+		{"Access-Control-Allow-Headers", strings.Join(fields, ", ")},
+	}
+	return true
+}
+
+// credential is step 4: exactly one API key, where the policy wants it.
+func (c *check) credential() policy.Reason {
+	p := c.snapshot.Policy
+	g := p.Grammar()
+	if g.WithinEncoded(c.Path) || c.Query != "" && g.WithinEncoded(c.Query) {
+		return policy.InURL
+	}
+	for _, line := range c.Headers.Values("Cookie") {
+		if g.WithinEncoded(line) {
+			return policy.InCookie
+		}
+	}
+	value, lines, ok := credential.Find(p.Sources, c.Headers)
+	switch {
+	case lines > 1:
+		return policy.Multiple
+	case lines == 0:
+		return policy.Missing
+	case !ok:
+		return policy.BadFormat
+	}
+	if c.kind, c.env, ok = g.Parse(value); !ok {
+		return policy.BadFormat
+	}
+	c.key = value
+	return policy.OK
+}
+
+// validity is the rest of step 5, for a key that is in the bundle.
+func (c *check) validity() policy.Reason {
+	r := c.entry.record
+	c.decision.Key = &c.entry.key
+	now := c.now.Unix()
+	switch {
+	case r.Status == bundle.Revoked:
+		return policy.Revoked
+	case r.Expires != 0 && now >= r.Expires:
+		return policy.Expired
+	case now < r.NotBefore:
+		return policy.NotYetValid
+	case !c.environments.Has(c.env):
+		return policy.WrongEnvironment
+	}
+	return policy.OK
+}
+
+// customerToken is step 6.
+func (c *check) customerToken() policy.Reason {
+	if c.match.Route == nil || !c.match.Route.Token {
+		return policy.OK
+	}
+	t := c.snapshot.Policy.Token
+	lines := c.Headers.Values(t.Source.Header)
+	if len(lines) == 0 {
+		return policy.TokenMissing
+	}
+	raw, ok := t.Source.Value(lines[0])
+	if len(lines) > 1 || !ok {
+		return policy.TokenInvalid
+	}
+	claims, err := c.tokens.Verify(t, c.snapshot.Note.Policy, raw, c.now)
+	if err != nil || !claims.Bound(t, c.entry.record.Tenant, c.entry.record.Environment, c.entry.record.KeyID) {
+		return policy.TokenInvalid
+	}
+	if !c.now.Before(claims.Expires) {
+		return policy.TokenExpired
+	}
+	c.decision.Customer = claims.Subject
+	return policy.OK
+}
+
+// permission is step 7: what the key may do.
+func (c *check) permission() policy.Reason {
+	p, route, r := c.snapshot.Policy, c.match.Route, c.entry.record
+	switch {
+	case route == nil && !p.UnroutedKinds.Has(c.kind):
+		return policy.WrongKind
+	case route == nil:
+		return policy.NoRoute
+	case !route.Kinds.Has(c.kind):
+		return policy.WrongKind
+	case !c.addressAllowed(r.Prefixes):
+		return policy.IP
+	case !c.originAllowed():
+		return policy.Referrer
+	case !c.endpointAllowed():
+		return policy.Endpoint
+	case route.TenantParam != "" && (r.Tenant == "" || c.match.Param(route.TenantParam) != r.Tenant):
+		return policy.Tenant
+	case !c.scopeAllowed(route, p.Kinds[c.kind].Scoped):
+		return policy.Scope
+	}
+	return policy.OK
+}
+
+func (c *check) addressAllowed(allowed []netip.Prefix) bool {
+	if len(allowed) == 0 {
+		return true
+	}
+	ip := c.ClientIP.Unmap() // R41
+	if !ip.IsValid() || ip.Zone() != "" {
+		return false
+	}
+	for _, p := range allowed {
+		if p.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *check) originAllowed() bool {
+	if len(c.entry.origins) == 0 {
+		return true
+	}
+	origin, referer := c.Headers.Values("Origin"), c.Headers.Values("Referer")
+	for _, o := range c.entry.origins {
+		if o.Allows(origin, referer) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *check) endpointAllowed() bool {
+	if len(c.entry.endpoints) == 0 {
+		return true
+	}
+	for _, e := range c.entry.endpoints {
+		if e.Matches(c.method, c.Path) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
+	r := c.entry.record
+	if route.Unrestricted && len(r.Prefixes)+len(r.Referrers)+len(r.Endpoints) > 0 {
+		return false
+	}
+	if !scoped {
+		return true
+	}
+	demand := &route.Demands[c.method]
+	switch {
+	case demand.Free:
+		return true
+	case demand.OwnKey != "":
+		return c.match.Param(demand.OwnKey) == r.KeyID
+	}
+	for i := range demand.Scopes {
+		if s := &demand.Scopes[i]; !s.Meets(r.Scopes, c.match) {
+			c.requiredScope = s.Name(c.match)
+			return false
+		}
+	}
+	return len(demand.Scopes) > 0
+}
+
+// upstream is what the next handler learns of the caller. All but the customer
+// is the same at every request, and made once.
+func (c *check) upstream() []Header {
+	set := c.entry.upstream
+	if name := c.snapshot.Policy.Identity.Customer; c.decision.Customer != "" && name != "" {
+		set = append(slices.Clip(set), Header{name, c.decision.Customer})
+	}
+	return set
+}
+
+// sameDigest compares in constant time: a record that a cache gave for half of
+// the digest is not yet the key's.
+func sameDigest(a, b *credential.Digest) bool { return subtle.ConstantTimeCompare(a[:], b[:]) == 1 }
+
+// newRequestID is 130 random bits as text.
+func newRequestID() string { return rand.Text() }

@@ -1,0 +1,51 @@
+package policies_test
+
+import (
+	"testing"
+
+	"github.com/keystile/keystile/internal/table"
+	"github.com/keystile/keystile/policies"
+)
+
+// Every shipped table holds on core, and each of its rows can fail.
+func TestConformance(t *testing.T) {
+	for _, name := range policies.Names() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			document, err := policies.Policy(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source, err := policies.Table(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tab, err := table.Load(name+"/conformance.yaml", source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := tab.Issue(name+"/policy.yaml", document)
+			if err != nil {
+				t.Fatal(err)
+			}
+			host, err := table.NewCore(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer host.Close()
+			outcomes, err := table.Run(tab, f, host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(len(outcomes), "rows")
+			for _, o := range outcomes {
+				if o.Err != nil {
+					t.Errorf("%s: %v", o.Name(), o.Err)
+				}
+			}
+			for _, blind := range table.Mutate(outcomes) {
+				t.Error(blind)
+			}
+		})
+	}
+}
