@@ -28,6 +28,9 @@ type Request struct {
 	Authority string
 	Path      string
 	Query     string
+	// Rewritten says that the host's configuration has changed path or query
+	// before, so that they are not what the policy speaks of (R15).
+	Rewritten bool
 
 	// Headers gives header lines. It is not asked before the transport check
 	// has passed (R2).

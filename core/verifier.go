@@ -285,6 +285,10 @@ func (c *check) bundle() policy.Reason {
 // shape is step 2: a method that is known, one host that is served, a path and
 // query in canonical form.
 func (c *check) shape() policy.Reason {
+	if c.Rewritten {
+		c.decision.Err = errRewritten
+		return policy.Internal
+	}
 	var known bool
 	if c.method, known = policy.ParseMethod(c.Method); !known {
 		return policy.Malformed
@@ -313,6 +317,8 @@ func (c *check) shape() policy.Reason {
 	}
 	return policy.OK
 }
+
+var errRewritten = errors.New("the request was rewritten before keystile saw it: put keystile before the rewrite, or set rewritten if its policy speaks of the new path")
 
 // route is step 3. It returns true if the request ends here: a public route, or
 // a preflight that the edge answers.

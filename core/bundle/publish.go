@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"errors"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -29,6 +30,19 @@ func Publish(p *policy.Policy, name, audience string, version int64, publishers 
 	signed, err := SignPolicyNote(n, signers...)
 	if err != nil {
 		return nil, err
+	}
+	return &Publication{Notes: Notes{Policy: signed}, Compiled: compiled, Note: n}, nil
+}
+
+// Republish takes up a policy note that was signed before, for the same compiled
+// policy.
+func Republish(signed, compiled []byte, trust *Trust) (*Publication, error) {
+	n, err := trust.openPolicyNote(signed)
+	if err != nil {
+		return nil, err
+	}
+	if HashOf(compiled) != n.Policy {
+		return nil, errors.New("the note is for another policy")
 	}
 	return &Publication{Notes: Notes{Policy: signed}, Compiled: compiled, Note: n}, nil
 }

@@ -221,31 +221,46 @@ func (b *Bundle) node(hash Hash, at place, cache *Cache) (*node, error) {
 // ascending digest. It also refuses what spans leaves: key IDs given twice.
 func (b *Bundle) Walk(use func(*Record) error) error {
 	ids := make(map[string]struct{})
-	return b.walk(b.Manifest.Root, place{count: b.Manifest.Keys}, func(r *Record) error {
-		if _, twice := ids[r.KeyID]; twice {
-			return fmt.Errorf("key ID %q is there twice", r.KeyID)
+	return b.walk(b.Manifest.Root, place{count: b.Manifest.Keys}, func(n *node, _ []byte) error {
+		for i := range int(n.count) {
+			if n.branch() {
+				break
+			}
+			r, err := n.recordAt(i)
+			if err != nil {
+				return err
+			}
+			if _, twice := ids[r.KeyID]; twice {
+				return fmt.Errorf("key ID %q is there twice", r.KeyID)
+			}
+			ids[r.KeyID] = struct{}{}
+			if err := use(r); err != nil {
+				return err
+			}
 		}
-		ids[r.KeyID] = struct{}{}
-		return use(r)
+		return nil
 	})
 }
 
-func (b *Bundle) walk(hash Hash, at place, use func(*Record) error) error {
-	n, err := b.node(hash, at, nil)
+// Nodes reads and verifies the whole tree and calls use with every node, in tree
+// order.
+func (b *Bundle) Nodes(use func(Hash, []byte) error) error {
+	return b.walk(b.Manifest.Root, place{count: b.Manifest.Keys}, func(n *node, raw []byte) error {
+		return use(n.hash, raw)
+	})
+}
+
+func (b *Bundle) walk(hash Hash, at place, use func(*node, []byte) error) error {
+	raw, err := b.nodes.Node(hash)
 	if err != nil {
-		return err
+		return &NodeError{hash, true, err}
 	}
-	for i := range int(n.count) {
-		if n.branch() {
-			break
-		}
-		rec, err := n.recordAt(i)
-		if err != nil {
-			return err
-		}
-		if err := use(rec); err != nil {
-			return err
-		}
+	n, err := parseNode(hash, raw, at, &b.allowed)
+	if err != nil {
+		return &NodeError{hash, false, err}
+	}
+	if err := use(n, raw); err != nil {
+		return err
 	}
 	levels := min(branchBits, digestBits-n.depth)
 	for i, p := range n.parts {

@@ -1,0 +1,180 @@
+// Package caddymodule is Keystile for Caddy: the app `keystile`, which holds
+// bundles, and the handler `http.handlers.keystile`, which decides requests by
+// one of them.
+//
+// A Caddyfile names the bundles in its global options and protects a site with
+// one line:
+//
+//	{
+//		keystile {
+//			bundle vinr {
+//				file /var/lib/keystile/vinr/vinr.keystile
+//				signer keystile-vinr+5d1b1d6d+AUJ2…
+//			}
+//		}
+//	}
+//	http://api.vinr.com, https://api.vinr.com {
+//		keystile vinr
+//		reverse_proxy localhost:9000
+//	}
+//
+// The HTTP port is named beside the HTTPS one so that Caddy does not redirect a
+// key that was sent in clear: Keystile refuses it. All decisions are core's;
+// this package translates.
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+	caddy.RegisterModule(Handler{})
+}
+
+// App holds the bundles that `keystile` handlers decide by. Each bundle is read
+// from a file, verified, and replaced within a second when the file changes; a
+// bad file leaves the last good bundle in use until that one expires.
+type App struct {
+	// The bundles, by the name that handlers use. A bundle's signed name must be
+	// the same.
+	Bundles map[string]*Bundle `json:"bundles,omitempty"`
+
+	edges map[string]*edge
+	keys  []string // in the pool, taken by this instance
+}
+
+// Bundle says where a bundle comes from and what of it is believed.
+type Bundle struct {
+	// The packed file. A relative path is taken from the working directory.
+	// Placeholders are replaced once, at load.
+	File string `json:"file,omitempty"`
+
+	// The policy signers that are trusted, as verifier keys
+	// (`name+hash+base64`). `caddy keystile init` prints two: the active one
+	// and a standby. Placeholders are replaced once, so that `{file./path}`
+	// reads one from a file.
+	Signers []string `json:"signers,omitempty"`
+
+	// A file with more policy signers, one on a line; lines that begin with #
+	// are comments.
+	SignerFile string `json:"signer_file,omitempty"`
+
+	// How many of the trusted signers must have signed. Default: 1.
+	Threshold int `json:"threshold,omitempty"`
+
+	// The group of edges that this one belongs to. A bundle that was signed for
+	// another audience is refused. Default: `default`.
+	Audience string `json:"audience,omitempty"`
+
+	// Deny everything once the bundle was signed longer ago than this, even if
+	// it has not expired. It should be at least two of the publisher's
+	// heartbeats. Default: no bound but the bundle's own expiry.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+
+	// How far this clock and the publisher's may differ. Default: 1m.
+	ClockSkew caddy.Duration `json:"clock_skew,omitempty"`
+
+	// Bound of the cache of key records in bytes. Default: 64 MiB.
+	RecordCache int64 `json:"record_cache,omitempty"`
+
+	// Bound of the cache of tree nodes in bytes. Default: 64 MiB.
+	NodeCache int64 `json:"node_cache,omitempty"`
+
+	// Bound of the cache of verified customer tokens in bytes. Default: 8 MiB.
+	TokenCache int64 `json:"token_cache,omitempty"`
+
+	// Addresses or prefixes of proxies in front that end TLS. A request whose
+	// socket peer is listed counts as HTTPS if its only X-Forwarded-Proto line
+	// is `https`. Leave it empty where Caddy ends TLS itself.
+	TLSTerminators []string `json:"tls_terminators,omitempty"`
+}
+
+// DefaultAudience is the audience unless a configuration names another.
+const DefaultAudience = "default"
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "keystile", New: func() caddy.Module { return new(App) }}
+}
+
+// edges lives across reloads: the caches stay warm, and a bundle cannot be
+// rolled back by reloading. A bundle that is configured otherwise is another
+// edge.
+var edges = caddy.NewUsagePool()
+
+// Provision opens the bundles.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.edges = make(map[string]*edge)
+	for _, name := range slices.Sorted(maps.Keys(a.Bundles)) {
+		b := a.Bundles[name]
+		if b == nil {
+			return fmt.Errorf("bundle %q is empty: give it a file and a signer", name)
+		}
+		c, err := b.resolve(name)
+		if err != nil {
+			return fmt.Errorf("bundle %q: %w", name, err)
+		}
+		id, err := json.Marshal(c)
+		if err != nil {
+			return err
+		}
+		value, _, err := edges.LoadOrNew(string(id), func() (caddy.Destructor, error) {
+			return newEdge(c, ctx.Logger())
+		})
+		if err != nil {
+			return fmt.Errorf("bundle %q: %w", name, err)
+		}
+		a.keys = append(a.keys, string(id))
+		a.edges[name] = value.(*edge)
+		a.edges[name].setLogger(ctx.Logger())
+	}
+	registerMetrics(ctx.GetMetricsRegistry())
+	return nil
+}
+
+// Start does nothing: bundles are watched from the moment they are opened.
+func (a *App) Start() error { return nil }
+
+// Stop does nothing: see Cleanup.
+func (a *App) Stop() error { return nil }
+
+// Cleanup releases what this instance took, and no more: it also runs when
+// Provision fails half-way.
+func (a *App) Cleanup() error {
+	var failed error
+	for _, k := range a.keys {
+		_, err := edges.Delete(k)
+		failed = errors.Join(failed, err)
+	}
+	return failed
+}
+
+// edge returns the named bundle's.
+func (a *App) edge(name string) (*edge, error) {
+	if e, ok := a.edges[name]; ok {
+		return e, nil
+	}
+	known := slices.Sorted(maps.Keys(a.edges))
+	if len(known) == 0 {
+		return nil, fmt.Errorf("bundle %q is not configured: add `keystile { bundle %s { … } }` to the global options", name, name)
+	}
+	return nil, fmt.Errorf("bundle %q is not configured: the global options have %q", name, known)
+}
+
+func logFields(name string, err error) []zap.Field {
+	return []zap.Field{zap.String("bundle", name), zap.Error(err)}
+}
+
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,101 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keystile/keystile/caddymodule"
+	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/policies"
+)
+
+func initCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "init <name> [--policy <name|file>] [--audience <name>] [--host [environment=]host]...",
+		Short: "Makes a bundle with its signing keys",
+		Long: `Makes a bundle: its folder with a policy, an active and a standby policy
+signer and a publisher, and the first signed file, without keys.
+
+--policy is a shipped policy (` + strings.Join(policies.Names(), ", ") + `) or a file in the
+language that policies/README.md describes. --host replaces the policy's host
+names: "live=api.example.net" those of an environment, "api.example.net" those
+that are bound to none. Repeat it for several.
+
+Move the standby key to a safe place: edges trust it too, so that the active one
+can be replaced.`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().String("policy", "", "Shipped policy or file; default: the bundle's name")
+	cmd.Flags().String("audience", caddymodule.DefaultAudience, "Group of edges that the bundle is for")
+	cmd.Flags().StringArray("host", nil, "Host names to serve instead of the policy's")
+	cmd.RunE = withHome(func(cmd *cobra.Command, args []string, h *control.Home) error {
+		n := control.NewBundle{Name: args[0]}
+		from, err := cmd.Flags().GetString("policy")
+		if err != nil {
+			return err
+		}
+		if from == "" {
+			from = n.Name
+		}
+		if n.Policy, n.File, err = readPolicy(from); err != nil {
+			return err
+		}
+		if n.Audience, err = cmd.Flags().GetString("audience"); err != nil {
+			return err
+		}
+		hosts, err := cmd.Flags().GetStringArray("host")
+		if err != nil {
+			return err
+		}
+		n.Hosts = parseHosts(hosts)
+		b, err := h.Init(cmd.Context(), n)
+		if err != nil {
+			return err
+		}
+		return output(cmd, map[string]any{
+			"name": b.Name, "policy": b.Policy.Name, "audience": b.Audience, "file": b.File(), "signers": b.Signers,
+			"signer_file": b.TrustFile(),
+		}, func(w io.Writer) {
+			fmt.Fprintf(w, "Made bundle %s (policy %s, audience %s).\n\n", b.Name, b.Policy.Name, b.Audience)
+			fmt.Fprintf(w, "Keep standby-signer.key in %s offline: edges trust it too.\n", filepath.Dir(b.File()))
+			fmt.Fprintf(w, "For the global options of a Caddyfile:\n\n\tkeystile {\n\t\tbundle %s {\n\t\t\tfile        %s\n\t\t\tsigner_file %s\n\t\t}\n\t}\n\n", b.Name, b.File(), b.TrustFile())
+			fmt.Fprintf(w, "Make a key: caddy keystile keys create --bundle %s --kind %s\n", b.Name, b.Policy.Kinds[0].Name)
+		})
+	})
+	return cmd
+}
+
+// parseHosts groups "environment=host" and "host" by environment.
+func parseHosts(list []string) map[string][]string {
+	if len(list) == 0 {
+		return nil
+	}
+	out := make(map[string][]string)
+	for _, s := range list {
+		environment, host, ok := strings.Cut(s, "=")
+		if !ok {
+			environment, host = "", s
+		}
+		out[environment] = append(out[environment], host)
+	}
+	return out
+}
+
+// readPolicy reads a shipped policy by name, or a file.
+func readPolicy(from string) (document []byte, file string, err error) {
+	if slices.Contains(policies.Names(), from) {
+		document, err = policies.Policy(from)
+		return document, from + "/policy.yaml", err
+	}
+	document, err = os.ReadFile(from)
+	if err != nil {
+		return nil, "", fmt.Errorf("policy %q is not shipped (%s), and there is no such file: %w", from, strings.Join(policies.Names(), ", "), err)
+	}
+	return document, from, nil
+}

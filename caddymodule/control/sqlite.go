@@ -1,0 +1,210 @@
+package control
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver
+
+	"github.com/keystile/keystile/core/credential"
+)
+
+const schema = `
+CREATE TABLE IF NOT EXISTS keys (
+	bundle      TEXT NOT NULL,
+	id          TEXT NOT NULL,
+	name        TEXT NOT NULL,
+	kind        TEXT NOT NULL,
+	environment TEXT NOT NULL,
+	tenant      TEXT NOT NULL,
+	status      TEXT NOT NULL,
+	digest      BLOB NOT NULL,
+	hint        TEXT NOT NULL,
+	public      TEXT NOT NULL,
+	created     INTEGER NOT NULL,
+	not_before  INTEGER,
+	expires     INTEGER,
+	revoked     INTEGER,
+	replaces    TEXT NOT NULL,
+	lists       TEXT NOT NULL,
+	PRIMARY KEY (bundle, id),
+	UNIQUE (bundle, digest)
+) STRICT;
+CREATE INDEX IF NOT EXISTS keys_created ON keys (bundle, created, id);
+CREATE TABLE IF NOT EXISTS published (
+	bundle         TEXT PRIMARY KEY,
+	version        INTEGER NOT NULL,
+	policy_version INTEGER NOT NULL,
+	policy_note    BLOB NOT NULL,
+	policy_hash    TEXT NOT NULL
+) STRICT;
+`
+
+type sqlite struct{ db *sql.DB }
+
+// OpenSQLite opens or makes the store in the file path.
+func OpenSQLite(path string) (Store, error) {
+	// Every transaction takes the write lock at once: two that read first and
+	// write later could not both go on.
+	options := url.Values{
+		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
+		"_txlock": {"immediate"},
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	if _, err := db.Exec(schema); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("key store %s: %w", path, err)
+	}
+	return &sqlite{db}, nil
+}
+
+func (s *sqlite) Close() error { return s.db.Close() }
+
+func (s *sqlite) Update(ctx context.Context, bundle string, change func(Tx) error) error {
+	return s.run(ctx, bundle, change)
+}
+
+func (s *sqlite) View(ctx context.Context, bundle string, read func(Tx) error) error {
+	return s.run(ctx, bundle, read)
+}
+
+func (s *sqlite) run(ctx context.Context, bundle string, use func(Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("key store: %w", err)
+	}
+	defer tx.Rollback() // does nothing after Commit
+	if err := use(&sqliteTx{ctx, tx, bundle}); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+type sqliteTx struct {
+	ctx    context.Context
+	tx     *sql.Tx
+	bundle string
+}
+
+// lists are the parts of a key that are lists, as one JSON value.
+type lists struct {
+	Scopes    []string `json:"scopes,omitempty"`
+	IPs       []string `json:"ips,omitempty"`
+	Referrers []string `json:"referrers,omitempty"`
+	Endpoints []string `json:"endpoints,omitempty"`
+}
+
+const columns = `id, name, kind, environment, tenant, status, digest, hint, public, created, not_before, expires, revoked, replaces, lists`
+
+func scanKey(scan func(...any) error) (*Key, error) {
+	k := new(Key)
+	var digest []byte
+	var created int64
+	var notBefore, expires, revoked sql.NullInt64
+	var encoded string
+	if err := scan(&k.ID, &k.Name, &k.Kind, &k.Environment, &k.Tenant, &k.Status, &digest, &k.Hint, &k.Public,
+		&created, &notBefore, &expires, &revoked, &k.Replaces, &encoded); err != nil {
+		return nil, err
+	}
+	if len(digest) != len(k.Digest) {
+		return nil, fmt.Errorf("key %s: its digest has %d bytes", k.ID, len(digest))
+	}
+	k.Digest = credential.Digest(digest)
+	k.Created = time.Unix(created, 0).UTC()
+	k.NotBefore, k.Expires, k.Revoked = fromNull(notBefore), fromNull(expires), fromNull(revoked)
+	var l lists
+	if err := json.Unmarshal([]byte(encoded), &l); err != nil {
+		return nil, fmt.Errorf("key %s: %w", k.ID, err)
+	}
+	k.Scopes, k.IPs, k.Referrers, k.Endpoints = l.Scopes, l.IPs, l.Referrers, l.Endpoints
+	return k, nil
+}
+
+func fromNull(n sql.NullInt64) *time.Time {
+	if !n.Valid {
+		return nil
+	}
+	t := time.Unix(n.Int64, 0).UTC()
+	return &t
+}
+
+func toNull(t *time.Time) any {
+	if t == nil {
+		return nil
+	}
+	return t.Unix()
+}
+
+func (t *sqliteTx) Get(id string) (*Key, error) {
+	row := t.tx.QueryRowContext(t.ctx, `SELECT `+columns+` FROM keys WHERE bundle = ? AND id = ?`, t.bundle, id)
+	k, err := scanKey(row.Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("key %q: %w in bundle %q", id, ErrNotFound, t.bundle)
+	}
+	return k, err
+}
+
+func (t *sqliteTx) Each(use func(*Key) error) error {
+	rows, err := t.tx.QueryContext(t.ctx, `SELECT `+columns+` FROM keys WHERE bundle = ? ORDER BY created, id`, t.bundle)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		k, err := scanKey(rows.Scan)
+		if err != nil {
+			return err
+		}
+		if err := use(k); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func (t *sqliteTx) Insert(k *Key) error {
+	encoded, err := json.Marshal(lists{k.Scopes, k.IPs, k.Referrers, k.Endpoints})
+	if err != nil {
+		return err
+	}
+	_, err = t.tx.ExecContext(t.ctx, `INSERT INTO keys (bundle, `+columns+`) VALUES (?`+strings.Repeat(", ?", 15)+`)`,
+		t.bundle, k.ID, k.Name, k.Kind, k.Environment, k.Tenant, k.Status, k.Digest[:], k.Hint, k.Public,
+		k.Created.Unix(), toNull(k.NotBefore), toNull(k.Expires), toNull(k.Revoked), k.Replaces, string(encoded))
+	if err != nil {
+		return fmt.Errorf("key %s: %w", k.ID, err)
+	}
+	return nil
+}
+
+func (t *sqliteTx) SetStatus(id, status string, expires, revoked *time.Time) error {
+	_, err := t.tx.ExecContext(t.ctx, `UPDATE keys SET status = ?, expires = coalesce(?, expires), revoked = coalesce(?, revoked) WHERE bundle = ? AND id = ?`,
+		status, toNull(expires), toNull(revoked), t.bundle, id)
+	return err
+}
+
+func (t *sqliteTx) Published() (p Published, err error) {
+	row := t.tx.QueryRowContext(t.ctx, `SELECT version, policy_version, policy_note, policy_hash FROM published WHERE bundle = ?`, t.bundle)
+	err = row.Scan(&p.Version, &p.PolicyVersion, &p.PolicyNote, &p.PolicyHash)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return p, err
+}
+
+func (t *sqliteTx) SetPublished(p Published) error {
+	_, err := t.tx.ExecContext(t.ctx, `INSERT INTO published (bundle, version, policy_version, policy_note, policy_hash) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (bundle) DO UPDATE SET version = excluded.version, policy_version = excluded.policy_version,
+			policy_note = excluded.policy_note, policy_hash = excluded.policy_hash`,
+		t.bundle, p.Version, p.PolicyVersion, p.PolicyNote, p.PolicyHash)
+	return err
+}

@@ -1,0 +1,196 @@
+package caddymodule
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// trustsProxies says whether the server takes a client's address from a header.
+// Caddy keeps the source of trusted proxies to itself. If its field is called
+// otherwise one day, this says no; requests are then still safe, since
+// [Handler.clientIP] looks at each.
+func trustsProxies(server *caddyhttp.Server) bool {
+	f := reflect.ValueOf(server).Elem().FieldByName("trustedProxies")
+	return f.IsValid() && f.Kind() == reflect.Interface && !f.IsNil()
+}
+
+// checkPlainHTTP refuses a configuration in which one of Caddy's automatic
+// redirects would answer plain HTTP for a host that the handler protects. The
+// key would have gone over the network in clear, the redirected call would
+// succeed, and nobody would notice. By the time handlers are provisioned, Caddy
+// has put its redirects into the servers.
+func checkPlainHTTP(ctx caddy.Context, server *caddyhttp.Server) error {
+	app, ok := ctx.Modules()[0].(*caddyhttp.App)
+	if !ok || server.TLSConnPolicies == nil {
+		return nil
+	}
+	for _, host := range protectedHosts(app, server) {
+		for _, other := range app.Servers {
+			if other.TLSConnPolicies == nil && redirects(other, host) {
+				shown := "host " + host
+				if host == "" {
+					shown = "any host"
+				}
+				return fmt.Errorf("Caddy would redirect plain HTTP for %s to HTTPS by itself, after the API key has been sent in clear: "+
+					"name the HTTP site too, as in `http://%s, https://%s { keystile … }`, so that keystile refuses it; "+
+					"or set `auto_https disable_redirects` if nothing is to listen there", shown, host, host)
+			}
+		}
+	}
+	return nil
+}
+
+// protectedHosts are the hosts of the route that is being provisioned: the first
+// of the server whose handlers are not loaded yet. "" stands for any host that
+// no redirect names.
+func protectedHosts(app *caddyhttp.App, server *caddyhttp.Server) []string {
+	own := slices.IndexFunc(server.Routes, func(r caddyhttp.Route) bool { return r.Handlers == nil && r.HandlersRaw != nil })
+	if own < 0 {
+		return []string{""} // a named route, which any other may invoke
+	}
+	hosts, any := hostsOf(server.Routes[own])
+	if !any {
+		return hosts
+	}
+	// A route for every host protects those that no route before it takes.
+	hosts = append(hosts, "")
+	for _, other := range app.Servers {
+		for _, route := range other.Routes {
+			if !isRedirect(route) {
+				continue
+			}
+			named, _ := hostsOf(route)
+			for _, host := range named {
+				taken := slices.ContainsFunc(server.Routes[:own], func(r caddyhttp.Route) bool {
+					all, _ := takes(r.MatcherSets, host)
+					return all && r.Terminal
+				})
+				if !taken {
+					hosts = append(hosts, host)
+				}
+			}
+		}
+	}
+	return hosts
+}
+
+// hostsOf are the hosts that a route's matchers name; any is true if it has a
+// set of matchers that names none.
+func hostsOf(route caddyhttp.Route) (hosts []string, any bool) {
+	for _, set := range route.MatcherSets {
+		named := false
+		for _, m := range set {
+			if list, ok := m.(*caddyhttp.MatchHost); ok {
+				hosts = append(hosts, *list...)
+				named = true
+			}
+		}
+		any = any || !named
+	}
+	return hosts, any || len(route.MatcherSets) == 0
+}
+
+// redirects says whether an automatic redirect is what takes requests for host
+// on a server without TLS. "" is a host that no route names.
+func redirects(server *caddyhttp.Server, host string) bool {
+	for _, route := range server.Routes {
+		all, some := takes(route.MatcherSets, host)
+		switch {
+		case isRedirect(route) && some:
+			return true
+		case all && (route.Terminal || holdsHandler(route)):
+			return false
+		}
+	}
+	return false
+}
+
+// holdsHandler says whether a keystile handler is in the route, which ends every
+// request without TLS.
+func holdsHandler(route caddyhttp.Route) bool {
+	for _, raw := range route.HandlersRaw {
+		if bytes.Contains(raw, []byte(`"handler":"keystile"`)) {
+			return true
+		}
+	}
+	for _, h := range route.Handlers {
+		switch h := h.(type) {
+		case *Handler:
+			return true
+		case *caddyhttp.Subroute:
+			if slices.ContainsFunc(h.Routes, holdsHandler) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isRedirect recognises the redirects that Caddy makes: the only routes that
+// have a handler without any JSON behind it.
+func isRedirect(route caddyhttp.Route) bool {
+	if len(route.Handlers) != 1 || route.HandlersRaw != nil {
+		return false
+	}
+	response, ok := route.Handlers[0].(caddyhttp.StaticResponse)
+	return ok && response.StatusCode == "308" && response.Close && len(response.Headers["Location"]) == 1
+}
+
+// takes says whether a route takes all requests for host, or some.
+func takes(sets caddyhttp.MatcherSets, host string) (all, some bool) {
+	if len(sets) == 0 {
+		return true, true
+	}
+	for _, set := range sets {
+		setAll, setSome := true, true
+		for _, m := range set {
+			switch m := m.(type) {
+			case *caddyhttp.MatchHost:
+				one, any := matchesHost(*m, host)
+				setAll, setSome = setAll && one, setSome && any
+			case caddyhttp.MatchProtocol:
+			case *caddyhttp.MatchProtocol:
+			default:
+				setAll = false
+			}
+		}
+		all, some = all || setAll, some || setSome
+	}
+	return all, some
+}
+
+// matchesHost compares a host, which may be a wildcard or "" for any, with the
+// patterns of a matcher.
+func matchesHost(patterns caddyhttp.MatchHost, host string) (all, some bool) {
+	for _, p := range patterns {
+		switch {
+		case strings.EqualFold(p, host):
+			return true, true
+		case covers(host, p):
+			some = true
+		case covers(p, host):
+			return true, true
+		}
+	}
+	return false, some
+}
+
+// covers says whether a wildcard pattern matches all that host stands for.
+func covers(pattern, host string) bool {
+	ps, hs := strings.Split(strings.ToLower(pattern), "."), strings.Split(strings.ToLower(host), ".")
+	if len(ps) != len(hs) || !strings.Contains(pattern, "*") {
+		return false
+	}
+	for i := range ps {
+		if ps[i] != "*" && ps[i] != hs[i] {
+			return false
+		}
+	}
+	return true
+}
