@@ -211,7 +211,7 @@ func (h *Handler) log(r *http.Request, d *core.Decision) {
 	if c == nil {
 		return
 	}
-	fields := make([]zap.Field, 0, 9)
+	fields := make([]zap.Field, 0, 10)
 	fields = append(fields,
 		zap.String("request_id", d.RequestID),
 		zap.String("reason", d.Reason.String()),
@@ -223,6 +223,9 @@ func (h *Handler) log(r *http.Request, d *core.Decision) {
 	}
 	if d.Key != nil {
 		fields = append(fields, zap.String("key_id", d.Key.ID))
+	}
+	if d.RequiredScope != "" {
+		fields = append(fields, zap.String("required_scope", d.RequiredScope))
 	}
 	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok {
 		fields = append(fields, zap.String("client_ip", ip))

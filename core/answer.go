@@ -12,7 +12,7 @@ const retryAfter = "5"
 
 // deny fills in the answer of a denial. route is the route that the request
 // had selected, or nil.
-func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route, requiredScope string) {
+func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route) {
 	d.Outcome, d.Set, d.Reason = Deny, nil, reason
 	d.RequestID = newRequestID()
 	answer := policy.Fallback(reason)
@@ -24,7 +24,7 @@ func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route, r
 		granted = strings.Split(d.Key.Scopes, " ")
 	}
 	d.Status = answer.Status
-	d.Body = answer.Render(requiredScope, granted)
+	d.Body = answer.Render(d.RequiredScope, granted)
 	d.Header = append(make([]Header, 0, 8),
 		Header{"Content-Type", answer.ContentType},
 		Header{"Cache-Control", "no-store"},

@@ -45,6 +45,8 @@ type Decision struct {
 	Customer string
 	// Route is the name of the route, or "".
 	Route string
+	// RequiredScope is the scope that the key lacked, or "".
+	RequiredScope string
 	// Err is what went wrong inside where Reason does not say it; it never
 	// holds an API key.
 	Err error

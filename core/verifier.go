@@ -185,7 +185,7 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 	defer func() {
 		if p := recover(); p != nil {
 			d = Decision{policy: d.policy, Err: fmt.Errorf("panic: %v", p)}
-			d.deny(policy.Internal, r, nil, "")
+			d.deny(policy.Internal, r, nil)
 		}
 	}()
 	c := check{Verifier: v, Request: r, decision: &d, snapshot: v.current.Load()}
@@ -193,7 +193,7 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 		d.policy = c.snapshot.Policy
 	}
 	if reason := c.decide(); reason != policy.OK {
-		d.deny(reason, r, c.match.Route, c.requiredScope)
+		d.deny(reason, r, c.match.Route)
 	}
 	return d
 }
@@ -210,10 +210,9 @@ type check struct {
 	method       policy.Method
 	match        policy.Match
 
-	key           string // the API key
-	kind, env     int    // what its prefix says
-	entry         *entry
-	requiredScope string
+	key       string // the API key
+	kind, env int    // what its prefix says
+	entry     *entry
 }
 
 // decide runs the steps.
@@ -527,7 +526,7 @@ func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
 	}
 	for i := range demand.Scopes {
 		if s := &demand.Scopes[i]; !s.Meets(r.Scopes, c.match) {
-			c.requiredScope = s.Name(c.match)
+			c.decision.RequiredScope = s.Name(c.match)
 			return false
 		}
 	}

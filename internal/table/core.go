@@ -62,7 +62,7 @@ func (c *Core) Do(x *Exchange) (*Result, error) {
 		TLS: x.TLS, EarlyData: x.EarlyData, SNI: x.SNI, Peer: DefaultClient, ClientIP: client,
 		Method: x.Method, Authority: x.Authority, Path: path, Query: query, Headers: headers,
 	})
-	result := &Result{Reason: d.Reason.String(), Route: d.Route}
+	result := &Result{Reason: d.Reason.String(), Route: d.Route, RequiredScope: d.RequiredScope}
 	if d.Key != nil {
 		result.Kind = d.Key.Kind
 	}

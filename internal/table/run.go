@@ -70,12 +70,12 @@ func Run(t *Table, f *Fixture, h Host) ([]Outcome, error) {
 			if len(r.HTTP) > 0 && !slices.Contains(r.HTTP, version) {
 				continue
 			}
-			if version == 3 && strings.HasPrefix(r.Request[strings.IndexByte(r.Request, ' ')+1:], "http://") {
-				continue // there is no HTTP/3 without TLS
-			}
 			x, err := f.exchange(t, r, version)
 			if err != nil {
 				return nil, fmt.Errorf("row %q: %w", r.Name, err)
+			}
+			if !x.TLS && version != slices.Min(h.Versions()) {
+				continue // servers speak the later versions over TLS alone
 			}
 			result, err := h.Do(x)
 			if err != nil {
@@ -167,6 +167,13 @@ func compareUpstream(x *Exchange, got *Result) error {
 	for name, lines := range up.Header {
 		if _, listed := x.upstream[name]; !listed && strings.HasPrefix(strings.ToLower(name), "keystile") {
 			return fmt.Errorf("the upstream got %s %q, which the row does not list", name, lines)
+		}
+	}
+	for name, lines := range up.Header {
+		for _, line := range lines {
+			if slices.ContainsFunc(x.keys, func(key string) bool { return strings.Contains(line, key) }) {
+				return fmt.Errorf("the upstream got an API key, in %s", name) // R32
+			}
 		}
 	}
 	for _, line := range x.upstreamLines {

@@ -290,6 +290,7 @@ type Exchange struct {
 	expect        Answer
 	upstream      map[string]string
 	upstreamLines []string
+	keys          []string // of the run
 }
 
 func (f *Fixture) exchange(t *Table, r *Row, version int) (*Exchange, error) {
@@ -309,6 +310,9 @@ func (f *Fixture) exchange(t *Table, r *Row, version int) (*Exchange, error) {
 	x := &Exchange{
 		Row: r, Version: version, TLS: scheme == "https", Method: method, Authority: authority, Target: target,
 		ClientIP: r.ClientIP, EarlyData: r.EarlyData, expect: t.expected(r), upstream: make(map[string]string),
+	}
+	for _, k := range f.keys {
+		x.keys = append(x.keys, k.secret.Reveal())
 	}
 	x.SNI, _, _ = strings.Cut(authority, ":")
 	if r.Target != "" {

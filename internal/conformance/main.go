@@ -1,0 +1,143 @@
+// Command conformance runs conformance tables against a host.
+//
+//	go run ./internal/conformance -host core|caddy [-policy NAME|FILE] [TABLE.yaml]
+//
+// Without a policy it runs all shipped ones; a shipped policy brings its own
+// table. Keys and signers are made for each run, and the host gets nothing but
+// the signed bundle and the trusted keys. It exits with 1 if a row is not as the
+// table says, and with 1 if nothing ran.
+//
+// -mutate also checks that each row would fail with another status, reason or
+// body byte, and -coverage (on core) that the tables reach all of their policy.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/keystile/keystile/internal/table"
+	"github.com/keystile/keystile/policies"
+)
+
+func main() {
+	host := flag.String("host", "core", "host: core or caddy")
+	policyName := flag.String("policy", "", "shipped policy or file; all shipped ones if empty")
+	mutate := flag.Bool("mutate", false, "check that every row can fail")
+	coverage := flag.Bool("coverage", false, "list what of the policy no row reaches (core)")
+	verbose := flag.Bool("v", false, "print every row")
+	flag.Parse()
+	names := []string{*policyName}
+	if *policyName == "" {
+		names = policies.Names()
+	}
+	passed, failed := 0, 0
+	for _, name := range names {
+		r := run{host: *host, mutate: *mutate, coverage: *coverage, verbose: *verbose}
+		if err := r.do(name, flag.Arg(0)); err != nil {
+			fmt.Printf("FAIL %s on %s: %v\n", name, *host, err)
+			failed++
+		}
+		passed, failed = passed+r.passed, failed+r.failed
+		fmt.Printf("%s on %s: %d rows passed, %d failed\n", name, *host, r.passed, r.failed)
+	}
+	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	if failed > 0 || passed == 0 {
+		os.Exit(1)
+	}
+}
+
+type run struct {
+	host                      string
+	mutate, coverage, verbose bool
+	passed, failed            int
+}
+
+func (r *run) do(name, tableFile string) error {
+	document, err := read(name, "", policies.Policy)
+	if err != nil {
+		return err
+	}
+	source, err := read(name, tableFile, policies.Table)
+	if err != nil {
+		return err
+	}
+	if tableFile == "" {
+		tableFile = name + "/conformance.yaml"
+	}
+	t, err := table.Load(tableFile, source)
+	if err != nil {
+		return err
+	}
+	f, err := t.Issue(name, document)
+	if err != nil {
+		return err
+	}
+	var h table.Host
+	var close func() error
+	switch r.host {
+	case "core":
+		c, err := table.NewCore(f)
+		if err != nil {
+			return err
+		}
+		h, close = c, func() error { c.Close(); return nil }
+	case "caddy":
+		c, err := startCaddy(f)
+		if err != nil {
+			return err
+		}
+		h, close = c, c.Close
+	default:
+		return fmt.Errorf("host %q: use core or caddy", r.host)
+	}
+	outcomes, err := table.Run(t, f, h)
+	if err := errors.Join(err, close()); err != nil {
+		return err
+	}
+	r.report(f, outcomes)
+	return nil
+}
+
+func (r *run) report(f *table.Fixture, outcomes []table.Outcome) {
+	for _, o := range outcomes {
+		if o.Err != nil {
+			r.failed++
+			fmt.Printf("FAIL %s: %v\n", o.Name(), o.Err)
+			continue
+		}
+		r.passed++
+		if r.verbose {
+			fmt.Printf("ok   %s\n", o.Name())
+		}
+	}
+	if r.mutate {
+		for _, blind := range table.Mutate(outcomes) {
+			r.failed++
+			fmt.Printf("FAIL %s\n", blind)
+		}
+	}
+	if r.coverage && r.host == "core" {
+		for _, missing := range table.Coverage(f.Policy, outcomes) {
+			r.failed++
+			fmt.Printf("FAIL no row reaches %s\n", missing)
+		}
+	}
+}
+
+// read reads a file, or what is shipped under a name.
+func read(name, file string, shipped func(string) ([]byte, error)) ([]byte, error) {
+	if file != "" {
+		return os.ReadFile(file)
+	}
+	if slices.Contains(policies.Names(), name) {
+		return shipped(name)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("%q is neither shipped (%q) nor a file: %w", name, policies.Names(), err)
+	}
+	return b, nil
+}
