@@ -3,8 +3,9 @@ package core
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/keystile/keystile/core/bundle"
@@ -12,21 +13,29 @@ import (
 	"github.com/keystile/keystile/core/policy"
 )
 
-// entry is a record made ready for decisions. It is immutable but for its
-// stamp.
+// entry is a record made ready for decisions under one policy. It is immutable
+// but for its stamp. What every request reads comes first.
 type entry struct {
-	digest    credential.Digest
-	record    *bundle.Record
-	key       Key
-	upstream  []Header
-	origins   []policy.Origin
-	endpoints []policy.EndpointPattern
-
-	leaf     bundle.Hash // where the record stands
-	policies uint64      // of the snapshot that it was decoded under
+	digest credential.Digest
 	// generation is that of the snapshot under which the leaf was last confirmed.
 	generation atomic.Uint64
+	expires    int64 // Unix seconds, never for no end
+	notBefore  int64
+	kind       uint8 // as in the policy
+	env        uint8
+	status     bundle.Status
+	restricted bool // to addresses, origins or endpoints
+	upstream   []Header
+	key        Key
+
+	policies  uint64      // of the snapshot that it was decoded under
+	leaf      bundle.Hash // where the record stands
+	record    *bundle.Record
+	origins   []policy.Origin
+	endpoints []policy.EndpointPattern
 }
+
+const never = math.MaxInt64
 
 // averageEntry is a usual cost of an entry in bytes, to choose the number of
 // counters by.
@@ -49,42 +58,49 @@ func (e *entry) cost() int64 {
 // was confirmed under this request's snapshot, else from the tree. Absence is
 // never cached, nor is a decision (R50).
 func (c *check) lookup() policy.Reason {
-	scratch := digests.Get().(*credential.Digest)
-	defer digests.Put(scratch)
-	*scratch = credential.DigestOf(c.key)
-	e, err := c.find(scratch)
-	var node *bundle.NodeError
-	switch {
-	case errors.As(err, &node) && node.Missing:
-		c.decision.Err = err
-		return policy.NodeMissing
-	case err != nil:
-		c.decision.Err = err
-		return policy.Internal
-	case e == nil:
+	c.digest = credential.DigestOf(c.key)
+	e, err := c.find()
+	if err != nil {
+		return c.lookupFailed(err)
+	}
+	if e == nil {
 		return policy.Unknown
 	}
-	if p := c.snapshot.Policy; e.record.Kind != p.Kinds[c.kind].Name || e.record.Environment != p.Environments[c.env] {
+	if int(e.kind) != c.kind || int(e.env) != c.env {
 		// The signed record decides, and it says something else than the key's
 		// prefix (R47).
-		c.decision.Err = fmt.Errorf("key %s: its record is of kind %s in %s, and its prefix says otherwise", e.record.KeyID, e.record.Kind, e.record.Environment)
+		c.decision.Err = fmt.Errorf("key %s: its record is of kind %s in %s, and its prefix says otherwise", e.key.ID, e.key.Kind, e.key.Environment)
 		return policy.Internal
 	}
 	c.entry = e
 	return policy.OK
 }
 
-// digests are scratch space: what goes through the cache's function values
-// would be allocated at every request.
-var digests = sync.Pool{New: func() any { return new(credential.Digest) }}
+func (c *check) lookupFailed(err error) policy.Reason {
+	if err == errBadKey {
+		return policy.BadFormat
+	}
+	c.decision.Err = err
+	var node *bundle.NodeError
+	if errors.As(err, &node) && node.Missing {
+		return policy.NodeMissing
+	}
+	return policy.Internal
+}
 
-func (c *check) find(d *credential.Digest) (*entry, error) {
-	s := c.snapshot
+// errBadKey is a key whose body is not in the grammar. Only keys that were
+// issued are in the cache, so that one found there needs no look at its body.
+var errBadKey = errors.New("not in the grammar")
+
+func (c *check) find() (*entry, error) {
+	s, d := c.snapshot, &c.digest
 	e, ok := c.records.Get(d[:])
-	if ok && sameDigest(&e.digest, d) && e.policies == s.policies {
+	if ok && sameDigest(&e.digest, d) {
 		if e.generation.Load() == s.generation {
-			return e, nil
+			return e, nil // a generation has one policy
 		}
+	}
+	if ok && sameDigest(&e.digest, d) && e.policies == s.policies {
 		// The tree has changed. If the leaf has not, the record has not.
 		leaf, err := s.Leaf(d, c.nodes)
 		if err != nil {
@@ -94,6 +110,9 @@ func (c *check) find(d *credential.Digest) (*entry, error) {
 			e.generation.Store(s.generation)
 			return e, nil
 		}
+	}
+	if !s.Policy.Grammar().Valid(c.key) {
+		return nil, errBadKey
 	}
 	rec, leaf, err := s.Find(d, c.nodes)
 	if err != nil || rec == nil {
@@ -108,13 +127,22 @@ func (c *check) find(d *credential.Digest) (*entry, error) {
 
 func newEntry(rec *bundle.Record, s *snapshot, leaf bundle.Hash) (*entry, error) {
 	e := &entry{
-		digest: rec.Digest, record: rec, leaf: leaf, policies: s.policies,
+		digest: rec.Digest, policies: s.policies, expires: never, notBefore: rec.NotBefore, status: rec.Status,
+		restricted: len(rec.Prefixes)+len(rec.Referrers)+len(rec.Endpoints) > 0, record: rec, leaf: leaf,
 		key: Key{
 			ID: rec.KeyID, Kind: rec.Kind, Environment: rec.Environment, Tenant: rec.Tenant,
 			Scopes: strings.Join(rec.Scopes, " "), Status: rec.Status,
 		},
 	}
 	e.generation.Store(s.generation)
+	kind, env := s.Policy.KindIndex(rec.Kind), slices.Index(s.Policy.Environments, rec.Environment)
+	if kind < 0 || env < 0 {
+		return nil, fmt.Errorf("key %s: kind %q or environment %q is not in the policy", rec.KeyID, rec.Kind, rec.Environment)
+	}
+	e.kind, e.env = uint8(kind), uint8(env)
+	if rec.Expires != 0 {
+		e.expires = rec.Expires
+	}
 	for _, r := range rec.Referrers {
 		o, err := policy.ParseOrigin(r)
 		if err != nil {
@@ -129,20 +157,16 @@ func newEntry(rec *bundle.Record, s *snapshot, leaf bundle.Hash) (*entry, error)
 		}
 		e.endpoints = append(e.endpoints, pattern)
 	}
-	i := s.Policy.KindIndex(rec.Kind)
-	if i < 0 {
-		return nil, fmt.Errorf("key %s: kind %q is not in the policy", rec.KeyID, rec.Kind)
-	}
 	id := &s.Policy.Identity
 	scopes := e.key.Scopes
-	if !s.Policy.Kinds[i].Scoped {
+	if !s.Policy.Kinds[kind].Scoped {
 		scopes = ""
 	}
 	deprecated := ""
 	if rec.Status == bundle.Deprecated {
 		deprecated = "true"
 	}
-	for _, h := range []Header{
+	for _, h := range [...]Header{
 		{id.KeyID, rec.KeyID},
 		{id.Kind, rec.Kind},
 		{id.Environment, rec.Environment},

@@ -91,7 +91,7 @@ func New(config Config) (*Verifier, error) {
 	v.records, err = ristretto.NewCache(&ristretto.Config[[]byte, *entry]{
 		NumCounters:        max(10*config.RecordCache/averageEntry, 1000),
 		MaxCost:            config.RecordCache,
-		BufferItems:        64,
+		BufferItems:        1024,
 		IgnoreInternalCost: true,
 		KeyToHash:          bundle.Words,
 	})
@@ -182,38 +182,48 @@ func (v *Verifier) Status() error {
 // shape, route, credential, key, customer token, then what the key may do. The
 // first failure answers. It never panics; whatever goes wrong is a denial.
 func (v *Verifier) Verify(r *Request) (d Decision) {
+	c := checks.Get().(*check)
 	defer func() {
 		if p := recover(); p != nil {
+			// Nothing of the broken check is used again.
 			d = Decision{policy: d.policy, Err: fmt.Errorf("panic: %v", p)}
 			d.deny(policy.Internal, r, nil)
+			return
 		}
+		*c = check{}
+		checks.Put(c)
 	}()
-	c := check{Verifier: v, Request: r, decision: &d, snapshot: v.current.Load()}
+	c.Verifier, c.Request, c.snapshot = v, r, v.current.Load()
 	if c.snapshot != nil {
-		d.policy = c.snapshot.Policy
+		c.decision.policy = c.snapshot.Policy
 	}
 	if reason := c.decide(); reason != policy.OK {
-		d.deny(reason, r, c.match.Route)
+		c.decision.deny(reason, r, c.match.Route)
 	}
-	return d
+	return c.decision
 }
 
-// check is one request on its way through the steps.
+// check is one request on its way through the steps. It is used again, so that
+// what goes through interfaces and function values costs no allocation.
 type check struct {
 	*Verifier
 	*Request
-	decision *Decision
+	decision Decision
 	snapshot *snapshot
 	now      time.Time
 
 	environments policy.Set // whose keys work on the request's host
 	method       policy.Method
+	path         policy.Path
 	match        policy.Match
 
 	key       string // the API key
 	kind, env int    // what its prefix says
+	digest    credential.Digest
 	entry     *entry
 }
+
+var checks = sync.Pool{New: func() any { return new(check) }}
 
 // decide runs the steps.
 func (c *check) decide() policy.Reason {
@@ -229,12 +239,20 @@ func (c *check) decide() policy.Reason {
 	if c.route() {
 		return policy.OK
 	}
-	for _, step := range [...]func(*check) policy.Reason{
-		(*check).credential, (*check).lookup, (*check).validity, (*check).customerToken, (*check).permission,
-	} {
-		if reason := step(c); reason != policy.OK {
-			return reason
-		}
+	if reason := c.credential(); reason != policy.OK {
+		return reason
+	}
+	if reason := c.lookup(); reason != policy.OK {
+		return reason
+	}
+	if reason := c.validity(); reason != policy.OK {
+		return reason
+	}
+	if reason := c.customerToken(); reason != policy.OK {
+		return reason
+	}
+	if reason := c.permission(); reason != policy.OK {
+		return reason
 	}
 	c.decision.Outcome = Allow
 	c.decision.Set = c.upstream()
@@ -292,21 +310,27 @@ func (c *check) shape() policy.Reason {
 	if c.method, known = policy.ParseMethod(c.Method); !known {
 		return policy.Malformed
 	}
-	if !canonicalPath(c.Path) || !canonicalQuery(c.Query) {
+	var ok bool
+	if ok = c.path.Parse(c.Path); !ok || !canonicalQuery(c.Query) {
 		return policy.Malformed
-	}
-	host, ok := policy.CanonicalHost(c.Authority)
-	if !ok {
-		return policy.Malformed
-	}
-	for _, line := range c.Headers.Values("Host") {
-		if other, ok := policy.CanonicalHost(line); !ok || other != host {
-			return policy.Malformed // R24
-		}
 	}
 	var served bool
-	if c.environments, served = c.snapshot.Policy.HostEnvironments(host); !served {
-		return policy.Misdirected
+	host := c.Authority
+	lines := c.Headers.Values("Host")
+	c.environments, served = c.snapshot.Policy.HostEnvironments(host)
+	if !served || !c.snapshot.Policy.NamesHosts() || len(lines) > 0 {
+		// It is not, letter by letter, a name of the policy's.
+		if host, ok = policy.CanonicalHost(c.Authority); !ok {
+			return policy.Malformed
+		}
+		for _, line := range lines {
+			if other, ok := policy.CanonicalHost(line); !ok || other != host {
+				return policy.Malformed // R24
+			}
+		}
+		if c.environments, served = c.snapshot.Policy.HostEnvironments(host); !served {
+			return policy.Misdirected
+		}
 	}
 	if c.SNI != "" && c.SNI != host {
 		sni, ok := policy.CanonicalHost(c.SNI)
@@ -326,7 +350,7 @@ func (c *check) route() bool {
 	if c.method == policy.OPTIONS && c.preflight(p) {
 		return true
 	}
-	c.match = p.Match(c.Path, c.method)
+	c.match = p.Match(&c.path, c.method)
 	if c.match.Route == nil {
 		return false
 	}
@@ -343,7 +367,7 @@ func (c *check) preflight(p *policy.Policy) bool {
 	if len(c.Headers.Values("Origin")) == 0 || len(c.Headers.Values("Access-Control-Request-Method")) == 0 {
 		return false
 	}
-	methods, token := p.Preflight(c.Path)
+	methods, token := p.Preflight(&c.path)
 	if methods == 0 {
 		return false
 	}
@@ -377,7 +401,7 @@ func (c *check) preflight(p *policy.Policy) bool {
 func (c *check) credential() policy.Reason {
 	p := c.snapshot.Policy
 	g := p.Grammar()
-	if g.WithinEncoded(c.Path) || c.Query != "" && g.WithinEncoded(c.Query) {
+	if c.path.MayHoldKey() && g.WithinEncoded(c.Path) || c.Query != "" && g.WithinEncoded(c.Query) {
 		return policy.InURL
 	}
 	for _, line := range c.Headers.Values("Cookie") {
@@ -394,7 +418,7 @@ func (c *check) credential() policy.Reason {
 	case !ok:
 		return policy.BadFormat
 	}
-	if c.kind, c.env, ok = g.Parse(value); !ok {
+	if c.kind, c.env, ok = g.Split(value); !ok {
 		return policy.BadFormat
 	}
 	c.key = value
@@ -403,15 +427,15 @@ func (c *check) credential() policy.Reason {
 
 // validity is the rest of step 5, for a key that is in the bundle.
 func (c *check) validity() policy.Reason {
-	r := c.entry.record
-	c.decision.Key = &c.entry.key
+	e := c.entry
+	c.decision.Key = &e.key
 	now := c.now.Unix()
 	switch {
-	case r.Status == bundle.Revoked:
+	case e.status == bundle.Revoked:
 		return policy.Revoked
-	case r.Expires != 0 && now >= r.Expires:
+	case now >= e.expires:
 		return policy.Expired
-	case now < r.NotBefore:
+	case now < e.notBefore:
 		return policy.NotYetValid
 	case !c.environments.Has(c.env):
 		return policy.WrongEnvironment
@@ -434,7 +458,7 @@ func (c *check) customerToken() policy.Reason {
 		return policy.TokenInvalid
 	}
 	claims, err := c.tokens.Verify(t, c.snapshot.Note.Policy, raw, c.now)
-	if err != nil || !claims.Bound(t, c.entry.record.Tenant, c.entry.record.Environment, c.entry.record.KeyID) {
+	if err != nil || !claims.Bound(t, c.entry.key.Tenant, c.entry.key.Environment, c.entry.key.ID) {
 		return policy.TokenInvalid
 	}
 	if !c.now.Before(claims.Expires) {
@@ -446,7 +470,7 @@ func (c *check) customerToken() policy.Reason {
 
 // permission is step 7: what the key may do.
 func (c *check) permission() policy.Reason {
-	p, route, r := c.snapshot.Policy, c.match.Route, c.entry.record
+	p, route, key := c.snapshot.Policy, c.match.Route, &c.entry.key
 	switch {
 	case route == nil && !p.UnroutedKinds.Has(c.kind):
 		return policy.WrongKind
@@ -454,13 +478,13 @@ func (c *check) permission() policy.Reason {
 		return policy.NoRoute
 	case !route.Kinds.Has(c.kind):
 		return policy.WrongKind
-	case !c.addressAllowed(r.Prefixes):
+	case c.entry.restricted && !c.addressAllowed(c.entry.record.Prefixes):
 		return policy.IP
-	case !c.originAllowed():
+	case c.entry.restricted && !c.originAllowed():
 		return policy.Referrer
-	case !c.endpointAllowed():
+	case c.entry.restricted && !c.endpointAllowed():
 		return policy.Endpoint
-	case route.TenantParam != "" && (r.Tenant == "" || c.match.Param(route.TenantParam) != r.Tenant):
+	case route.TenantParam != "" && (key.Tenant == "" || c.match.Param(route.TenantParam) != key.Tenant):
 		return policy.Tenant
 	case !c.scopeAllowed(route, p.Kinds[c.kind].Scoped):
 		return policy.Scope
@@ -502,7 +526,7 @@ func (c *check) endpointAllowed() bool {
 		return true
 	}
 	for _, e := range c.entry.endpoints {
-		if e.Matches(c.method, c.Path) {
+		if e.Matches(c.method, &c.path) {
 			return true
 		}
 	}
@@ -510,8 +534,8 @@ func (c *check) endpointAllowed() bool {
 }
 
 func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
-	r := c.entry.record
-	if route.Unrestricted && len(r.Prefixes)+len(r.Referrers)+len(r.Endpoints) > 0 {
+	key := &c.entry.key
+	if route.Unrestricted && c.entry.restricted {
 		return false
 	}
 	if !scoped {
@@ -522,11 +546,11 @@ func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
 	case demand.Free:
 		return true
 	case demand.OwnKey != "":
-		return c.match.Param(demand.OwnKey) == r.KeyID
+		return c.match.Param(demand.OwnKey) == key.ID
 	}
 	for i := range demand.Scopes {
-		if s := &demand.Scopes[i]; !s.Meets(r.Scopes, c.match) {
-			c.decision.RequiredScope = s.Name(c.match)
+		if s := &demand.Scopes[i]; !s.Meets(key.Scopes, &c.match) {
+			c.decision.RequiredScope = s.Name(&c.match)
 			return false
 		}
 	}

@@ -58,6 +58,15 @@ type Grammar struct {
 	prefixes     []string
 	environments []string
 	imported     bool
+
+	heads []head    // every prefix with every environment
+	ends  [256]bool // last characters of the prefixes
+}
+
+// head is how keys of one kind and environment begin.
+type head struct {
+	text              string
+	kind, environment int
 }
 
 // NewGrammar returns the grammar of the given kind prefixes and environment
@@ -83,50 +92,62 @@ func NewGrammar(prefixes, environments []string, imported bool) (*Grammar, error
 			}
 		}
 	}
-	return &Grammar{slices.Clone(prefixes), slices.Clone(environments), imported}, nil
+	g := &Grammar{prefixes: slices.Clone(prefixes), environments: slices.Clone(environments), imported: imported}
+	for i, p := range prefixes {
+		g.ends[p[len(p)-1]] = true
+		for j, e := range environments {
+			g.heads = append(g.heads, head{p + "_" + e + "_", i, j})
+		}
+	}
+	return g, nil
 }
 
 // Parse takes an API key apart. It returns the index of its kind prefix and of
 // its environment in the slices given to [NewGrammar]; ok is false if key is
 // not in the grammar or its checksum is wrong.
 func (g *Grammar) Parse(key string) (kind, environment int, ok bool) {
+	kind, environment, ok = g.Split(key)
+	return kind, environment, ok && g.Valid(key)
+}
+
+// Split is the first half of [Grammar.Parse]: it reads the names before the body
+// and looks at the body's length. It is for whoever finds out otherwise, as by
+// its digest in a cache of issued keys, that the rest is right.
+func (g *Grammar) Split(key string) (kind, environment int, ok bool) {
 	kind, environment, body := g.names(key)
-	if body < 0 {
+	n := len(key) - body
+	if body < 0 || n != bodyLen && (!g.imported || n < minImported || n > maxImported) {
 		return 0, 0, false
 	}
-	rest := key[body:]
-	for i := range len(rest) {
-		if !bodyChar[rest[i]] {
-			return 0, 0, false
+	return kind, environment, true
+}
+
+// Valid is the second half: the alphabet of the body, and the checksum.
+func (g *Grammar) Valid(key string) bool {
+	_, _, body := g.names(key)
+	if body < 0 {
+		return false
+	}
+	for i := body; i < len(key); i++ {
+		if !bodyChar[key[i]] {
+			return false
 		}
 	}
-	if g.imported {
-		return kind, environment, len(rest) >= minImported && len(rest) <= maxImported
-	}
-	return kind, environment, len(rest) == bodyLen && checksumFits(key)
+	return g.imported || checksumFits(key)
 }
 
 // names reads "<prefix>_<environment>_" at the start of s and returns where the
 // body begins, or -1.
 func (g *Grammar) names(s string) (kind, environment, body int) {
-	i := strings.IndexByte(s, '_')
-	if i < 0 {
+	if s == "" {
 		return 0, 0, -1
 	}
-	kind = slices.Index(g.prefixes, s[:i])
-	if kind < 0 {
-		return 0, 0, -1
+	for i := range g.heads {
+		if h := &g.heads[i]; h.text[0] == s[0] && strings.HasPrefix(s, h.text) {
+			return h.kind, h.environment, len(h.text)
+		}
 	}
-	s = s[i+1:]
-	j := strings.IndexByte(s, '_')
-	if j < 0 {
-		return 0, 0, -1
-	}
-	environment = slices.Index(g.environments, s[:j])
-	if environment < 0 {
-		return 0, 0, -1
-	}
-	return kind, environment, i + 1 + j + 1
+	return 0, 0, -1
 }
 
 // Within says whether s holds something that looks like an API key: a kind
@@ -141,6 +162,9 @@ func (g *Grammar) Within(s string) bool {
 		}
 		i += from
 		from = i + 1
+		if i == 0 || !g.ends[s[i-1]] {
+			continue
+		}
 		for _, p := range g.prefixes {
 			start := i - len(p)
 			if start < 0 || s[start:i] != p || start > 0 && bodyChar[s[start-1]] {

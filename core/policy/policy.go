@@ -143,6 +143,26 @@ type ScopeDemand struct {
 	Accept []string
 
 	accept []scopeTemplate
+	param  string // that the accepted names have, or ""
+}
+
+func (s *ScopeDemand) init() error {
+	s.accept, s.param = nil, ""
+	for _, name := range append([]string{s.Scope}, s.Accept...) {
+		t, err := parseScopeTemplate(name)
+		if err != nil {
+			return err
+		}
+		if t.param != "" && s.param != "" && t.param != s.param {
+			return fmt.Errorf("scopes %q and %q have different parameters", s.Scope, name)
+		}
+		if t.param != "" {
+			s.param = t.param
+		}
+		s.accept = append(s.accept, t)
+	}
+	s.accept = s.accept[1:] // Scope itself is met only as one of Accept
+	return nil
 }
 
 // scopeTemplate is a scope name with at most one path parameter.
@@ -212,6 +232,9 @@ func (p *Policy) HostEnvironments(host string) (environments Set, served bool) {
 	return 0, false
 }
 
+// NamesHosts says whether the policy names its hosts, and does not serve any.
+func (p *Policy) NamesHosts() bool { return len(p.Hosts) > 0 }
+
 // Init checks that the fields fit together and prepares matching. [Decode] and
 // the compiler call it; nothing may be changed afterwards.
 func (p *Policy) Init() error {
@@ -271,15 +294,10 @@ func (p *Policy) initRoute(r *Route) error {
 		params = append(params, d.OwnKey)
 		for i := range d.Scopes {
 			s := &d.Scopes[i]
-			s.accept = nil
-			for _, a := range s.Accept {
-				t, err := parseScopeTemplate(a)
-				if err != nil {
-					return err
-				}
-				s.accept = append(s.accept, t)
-				params = append(params, t.param)
+			if err := s.init(); err != nil {
+				return err
 			}
+			params = append(params, s.param)
 		}
 	}
 	for _, pattern := range r.Patterns {

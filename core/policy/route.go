@@ -81,10 +81,8 @@ func parseSegment(s string, last bool) (segment, error) {
 	return segment{literal: s}, nil
 }
 
-// CanonicalPathChar says whether c may stand unescaped in a request path: the
-// pchar of RFC 3986 without ";" (R12), and the slash.
-func CanonicalPathChar(c byte) bool { return pathChar[c] }
-
+// pathChar has what may stand unescaped in a request path: the pchar of RFC 3986
+// without ";" (R12), and the slash.
 var pathChar = func() (t [256]bool) {
 	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@/") {
 		t[c] = true
@@ -259,23 +257,20 @@ func (n *node) literal(s string, fold bool) *node {
 	return nil
 }
 
-// match finds the most specific pattern for path, which is "" or begins with a
-// slash. A node is met at most once, so the tree's size bounds the work.
-func (n *node) match(path string, m Method, fold bool) *pattern {
-	if path == "" {
+// match finds the most specific pattern for the segments of path from at on. A
+// node is met at most once, so the tree's size bounds the work.
+func (n *node) match(path *Path, at int, m Method, fold bool) *pattern {
+	if at == path.count {
 		return n.end[m]
 	}
-	seg, rest := path[1:], ""
-	if i := strings.IndexByte(seg, '/'); i >= 0 {
-		seg, rest = seg[:i], seg[i:]
-	}
+	seg := path.segment(at)
 	if c := n.literal(seg, fold); c != nil {
-		if p := c.match(rest, m, fold); p != nil {
+		if p := c.match(path, at+1, m, fold); p != nil {
 			return p
 		}
 	}
 	if seg != "" && n.single != nil {
-		if p := n.single.match(rest, m, fold); p != nil {
+		if p := n.single.match(path, at+1, m, fold); p != nil {
 			return p
 		}
 	}
@@ -287,51 +282,43 @@ func (n *node) match(path string, m Method, fold bool) *pattern {
 type Match struct {
 	Route   *Route
 	pattern *pattern
-	path    string
+	path    *Path
 }
 
-// Match finds the route for a canonical path. There is none where the path
-// would select another one once ASCII case is folded or one trailing slash is
-// removed, because upstreams differ in both.
-func (p *Policy) Match(path string, m Method) Match {
+// Match finds the route for a path. There is none where the path would select
+// another one once ASCII case is folded or one trailing slash is removed,
+// because upstreams differ in both.
+func (p *Policy) Match(path *Path, m Method) Match {
 	root := &p.router.root
-	found := root.match(path, m, false)
+	found := root.match(path, 0, m, false)
 	if found == nil {
 		return Match{}
 	}
-	other := func(path string, fold bool) bool {
-		q := root.match(path, m, fold)
-		return q != nil && q.route != found.route
-	}
-	fold := p.router.upper || hasUpper(path)
-	if fold && other(path, true) {
+	fold := p.router.upper || path.has&classUpper != 0
+	if fold && root.another(found, path, m, true) {
 		return Match{}
 	}
-	if len(path) > 1 && path[len(path)-1] == '/' {
-		if cut := path[:len(path)-1]; other(cut, false) || fold && other(cut, true) {
+	if cut, ok := path.withoutSlash(); ok {
+		if root.another(found, &cut, m, false) || fold && root.another(found, &cut, m, true) {
 			return Match{}
 		}
 	}
 	return Match{found.route, found, path}
 }
 
+// another says whether path selects another route than found's.
+func (n *node) another(found *pattern, path *Path, m Method, fold bool) bool {
+	p := n.match(path, 0, m, fold)
+	return p != nil && p.route != found.route
+}
+
 // Pattern is the pattern that matched.
-func (m Match) Pattern() string { return m.pattern.text }
+func (m *Match) Pattern() string { return m.pattern.text }
 
 // Param returns the raw path segment that the parameter called name matched.
-func (m Match) Param(name string) string {
-	i := m.pattern.segment(name)
-	rest := m.path
-	for ; i >= 0 && rest != ""; i-- {
-		rest = rest[1:]
-		end := strings.IndexByte(rest, '/')
-		if end < 0 {
-			end = len(rest)
-		}
-		if i == 0 {
-			return rest[:end]
-		}
-		rest = rest[end:]
+func (m *Match) Param(name string) string {
+	if i := m.pattern.segment(name); i >= 0 {
+		return m.path.segment(i)
 	}
 	return ""
 }
@@ -339,7 +326,7 @@ func (m Match) Param(name string) string {
 // Preflight returns the methods of all routes that opted in to CORS and match
 // path; none means that a preflight is a request like any other. token is true
 // if one of them demands the customer token.
-func (p *Policy) Preflight(path string) (methods MethodSet, token bool) {
+func (p *Policy) Preflight(path *Path) (methods MethodSet, token bool) {
 	for _, pt := range p.router.patterns {
 		if pt.route.CORS && pt.matches(path) {
 			methods |= pt.route.Methods
@@ -349,25 +336,19 @@ func (p *Policy) Preflight(path string) (methods MethodSet, token bool) {
 	return methods &^ MethodSet(0).With(OPTIONS), token
 }
 
-func (p *pattern) matches(path string) bool {
-	for _, s := range p.segments {
-		if path == "" {
+func (p *pattern) matches(path *Path) bool {
+	for i, s := range p.segments {
+		if i >= path.count {
 			return false
 		}
 		if s.multi {
 			return true
 		}
-		seg := path[1:]
-		if i := strings.IndexByte(seg, '/'); i >= 0 {
-			seg, path = seg[:i], seg[i:]
-		} else {
-			path = ""
-		}
-		if s.param != "" && seg == "" || s.param == "" && seg != s.literal {
+		if seg := path.segment(i); s.param != "" && seg == "" || s.param == "" && seg != s.literal {
 			return false
 		}
 	}
-	return path == ""
+	return path.count == len(p.segments)
 }
 
 // EndpointPattern is one endpoint that a key is limited to: a path pattern,
@@ -396,21 +377,26 @@ func ParseEndpoint(s string) (e EndpointPattern, err error) {
 }
 
 // Matches says whether a request is to this endpoint.
-func (e EndpointPattern) Matches(m Method, path string) bool {
+func (e EndpointPattern) Matches(m Method, path *Path) bool {
 	return e.methods.Has(m) && e.pattern.matches(path)
 }
 
-// Meets says whether a key's granted scopes meet one demanded scope.
-func (s *ScopeDemand) Meets(granted []string, m Match) bool {
-	for i := range s.accept {
-		t := &s.accept[i]
-		param := ""
-		if t.param != "" {
-			param = m.Param(t.param)
+// Meets says whether a key's granted scopes, separated by spaces, meet one
+// demanded scope.
+func (s *ScopeDemand) Meets(granted string, m *Match) bool {
+	param := ""
+	if s.param != "" {
+		param = m.Param(s.param)
+	}
+	for granted != "" {
+		one := granted
+		if i := strings.IndexByte(granted, ' '); i >= 0 {
+			one, granted = granted[:i], granted[i+1:]
+		} else {
+			granted = ""
 		}
-		n := len(t.before) + len(param)
-		for _, g := range granted {
-			if len(g) == n+len(t.after) && g[:len(t.before)] == t.before && g[len(t.before):n] == param && g[n:] == t.after {
+		for i := range s.accept {
+			if s.accept[i].is(one, param) {
 				return true
 			}
 		}
@@ -418,8 +404,17 @@ func (s *ScopeDemand) Meets(granted []string, m Match) bool {
 	return false
 }
 
+// is says whether s is the template with param filled in.
+func (t *scopeTemplate) is(s, param string) bool {
+	if t.param == "" {
+		return s == t.before
+	}
+	n := len(t.before) + len(param)
+	return len(s) == n+len(t.after) && s[:len(t.before)] == t.before && s[len(t.before):n] == param && s[n:] == t.after
+}
+
 // Name is the demanded scope with the path's parameter filled in.
-func (s *ScopeDemand) Name(m Match) string {
+func (s *ScopeDemand) Name(m *Match) string {
 	t, _ := parseScopeTemplate(s.Scope) // checked by Init
 	if t.param == "" {
 		return s.Scope

@@ -137,6 +137,15 @@ func (f *Fixture) sign(records []bundle.Record, now time.Time) error {
 	return err
 }
 
+// Bundle signs a bundle of records under p and opens it.
+func Bundle(p *policy.Policy, records []bundle.Record) (*bundle.Bundle, error) {
+	f := &Fixture{Policy: p}
+	if err := f.sign(records, time.Now()); err != nil {
+		return nil, err
+	}
+	return f.Open()
+}
+
 // Open opens the fixture's bundle as an edge does.
 func (f *Fixture) Open() (*bundle.Bundle, error) {
 	pack, err := bundle.OpenPack(bytes.NewReader(f.Pack), int64(len(f.Pack)))

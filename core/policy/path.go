@@ -1,0 +1,167 @@
+package policy
+
+import "strings"
+
+// Path is a canonical request path, taken apart. The zero value is none; it is
+// filled in by [Path.Parse].
+type Path struct {
+	raw    string
+	has    pathClass
+	count  int // segments
+	starts [inlineSegments]uint16
+}
+
+const (
+	// inlineSegments are those whose beginning is kept; deeper ones, which few
+	// APIs have, are looked for.
+	inlineSegments = 12
+	maxPath        = 1<<16 - 1
+)
+
+// MayHoldKey says whether an API key could be in the path.
+func (p *Path) MayHoldKey() bool { return p.has&(classUnderscore|classOther) != 0 }
+
+// segment returns the i-th segment, which is there.
+func (p *Path) segment(i int) string {
+	if i+1 < len(p.starts) {
+		start := p.starts[i]
+		if i+1 < p.count {
+			return p.raw[start : p.starts[i+1]-1]
+		}
+		return p.raw[start:]
+	}
+	rest := p.raw[p.starts[len(p.starts)-1]:]
+	for skip := i - len(p.starts) + 1; skip > 0; skip-- {
+		rest = rest[strings.IndexByte(rest, '/')+1:]
+	}
+	if end := strings.IndexByte(rest, '/'); end >= 0 {
+		return rest[:end]
+	}
+	return rest
+}
+
+// withoutSlash is the path without its last slash; ok is false if it has none.
+func (p *Path) withoutSlash() (cut Path, ok bool) {
+	if p.count < 2 || p.raw[len(p.raw)-1] != '/' {
+		return Path{}, false
+	}
+	cut = *p
+	cut.raw = p.raw[:len(p.raw)-1]
+	cut.count--
+	return cut, true
+}
+
+// Parse says whether a path is in the one form in which edge and
+// upstream cannot read it differently: it begins with a slash, has no empty and
+// no dot segments, and holds only characters of RFC 3986 and escapes of those
+// that need one. What is not is refused, never repaired (R9–R13).
+//
+// It also finds the segments, so that later steps need not look.
+func (p *Path) Parse(path string) (ok bool) {
+	*p = Path{raw: path}
+	if path == "" || path[0] != '/' || len(path) > maxPath {
+		return false
+	}
+	for i := 0; i < len(path); i++ {
+		class := pathClasses[path[i]]
+		p.has |= class
+		if class&(classSlash|classOther) == 0 {
+			continue
+		}
+		switch {
+		case class == classSlash:
+			if !canonicalSegment(path[i+1:]) {
+				return false
+			}
+			if p.count < len(p.starts) {
+				p.starts[p.count] = uint16(i + 1)
+			}
+			p.count++
+		case path[i] != '%' || !canonicalEscape(path[i:]):
+			return false
+		default:
+			i += 2
+		}
+	}
+	return true
+}
+
+// pathClass is what a path's bytes mean to the steps of a decision.
+type pathClass uint8
+
+const (
+	classPlain pathClass = 1 << iota
+	classSlash
+	classUpper      // A to Z: other routes are looked at without regard to case
+	classUnderscore // an API key could be in the path
+	classOther      // an escape, or what no path has
+)
+
+var pathClasses = func() (t [256]pathClass) {
+	for i := range t {
+		switch c := byte(i); {
+		case c == '/':
+			t[i] = classSlash
+		case c == '_':
+			t[i] = classUnderscore
+		case c-'A' < 26:
+			t[i] = classUpper
+		case pathChar[c]:
+			t[i] = classPlain
+		default:
+			t[i] = classOther
+		}
+	}
+	return t
+}()
+
+// canonicalSegment looks at what follows a slash: not another slash, and not a
+// dot segment.
+func canonicalSegment(s string) bool {
+	switch {
+	case s == "":
+		return true
+	case s[0] == '/':
+		return false
+	case s[0] != '.':
+		return true
+	}
+	dots := 1
+	if len(s) > 1 && s[1] == '.' {
+		dots = 2
+	}
+	return len(s) > dots && s[dots] != '/'
+}
+
+// canonicalEscape looks at an escape at the start of s: well formed, and of a
+// byte that is neither unreserved (RFC 3986, 2.3) nor read differently by
+// upstreams once it is decoded.
+func canonicalEscape(s string) bool {
+	if len(s) < 3 {
+		return false
+	}
+	hi, lo := unhex(s[1]), unhex(s[2])
+	if hi < 0 || lo < 0 {
+		return false
+	}
+	switch c := byte(hi<<4 | lo); {
+	case c < 0x20, c >= 0x7f:
+		return false
+	case c-'a' < 26, c-'A' < 26, c-'0' < 10:
+		return false
+	default:
+		return strings.IndexByte(`-._~/\%;#?`, c) < 0
+	}
+}
+
+func unhex(c byte) int {
+	switch {
+	case c-'0' < 10:
+		return int(c - '0')
+	case c-'a' < 6:
+		return int(c-'a') + 10
+	case c-'A' < 6:
+		return int(c-'A') + 10
+	}
+	return -1
+}
