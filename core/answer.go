@@ -15,9 +15,11 @@ const retryAfter = "5"
 func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route) {
 	d.Outcome, d.Set, d.Reason = Deny, nil, reason
 	d.RequestID = newRequestID()
-	answer := policy.Fallback(reason)
+	var answer *policy.Answer
 	if d.policy != nil {
 		answer = &d.policy.Answers[reason]
+	} else {
+		answer = policy.Fallback(reason)
 	}
 	var granted []string
 	if d.Key != nil && d.Key.Scopes != "" {
