@@ -10,8 +10,8 @@ import (
 // retryAfter is how long a client waits after a 503, in seconds.
 const retryAfter = "5"
 
-// deny fills in the answer of a denial. route is the route that the request
-// had selected, or nil.
+// deny fills in the answer of a denial. r is nil if the request cannot be looked
+// at again, and route the route that it had selected, or nil.
 func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route) {
 	d.Outcome, d.Set, d.Reason = Deny, nil, reason
 	d.RequestID = newRequestID()
@@ -45,7 +45,7 @@ func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route) {
 		d.Close = true
 		return
 	}
-	if isGRPC(r) {
+	if r != nil && isGRPC(r) {
 		d.asGRPC()
 	}
 }

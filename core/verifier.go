@@ -185,9 +185,9 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 	c := checks.Get().(*check)
 	defer func() {
 		if p := recover(); p != nil {
-			// Nothing of the broken check is used again.
+			// Nothing of the broken check, or of its request, is used again.
 			d = Decision{policy: d.policy, Err: fmt.Errorf("panic: %v", p)}
-			d.deny(policy.Internal, r, nil)
+			d.deny(policy.Internal, nil, nil)
 			return
 		}
 		*c = check{}

@@ -132,12 +132,15 @@ func (n *node) parseBranch(b []byte) error {
 		case p.count > LeafRecords && (int(p.depth) != branchBits || n.depth+branchBits >= digestBits):
 			r.Fail("a part of %d records is not divided", p.count)
 		}
+		if p.count > wire.MaxInt-total {
+			r.Fail("it counts too many records")
+		}
+		if r.Err() != nil {
+			break
+		}
 		n.parts = append(n.parts, p)
 		n.start = append(n.start, uint8(next))
 		next += 1 << (levels - int(p.depth))
-		if r.Err() == nil && p.count > wire.MaxInt-total {
-			r.Fail("it counts too many records")
-		}
 		total += p.count
 	}
 	if err := r.Done(); err != nil {

@@ -13,9 +13,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/policy/compile"
 )
 
 // Table is a conformance table as it is written.
@@ -113,8 +112,8 @@ const (
 // Load reads a table strictly and checks that it fits together.
 func Load(file string, source []byte) (*Table, error) {
 	t := new(Table)
-	if err := yaml.UnmarshalWithOptions(source, t, yaml.Strict()); err != nil {
-		return nil, fmt.Errorf("%s: %s", file, yaml.FormatError(err, false, true))
+	if err := compile.DecodeYAML(file, source, t); err != nil {
+		return nil, err
 	}
 	var rows []Row
 	for i, r := range t.Rows {

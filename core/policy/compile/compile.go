@@ -109,7 +109,7 @@ var (
 // Compile compiles the document source, which stands in file.
 func Compile(file string, source []byte, opts Options) (*policy.Policy, error) {
 	var doc document
-	if err := decode(file, source, &doc); err != nil {
+	if err := DecodeYAML(file, source, &doc); err != nil {
 		return nil, err
 	}
 	c := compiler{doc: &doc, opts: opts, p: new(policy.Policy)}

@@ -1,0 +1,233 @@
+package policy
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keystile/keystile/core/credential"
+)
+
+func parsePath(t testing.TB, s string) *Path {
+	t.Helper()
+	p := new(Path)
+	if !p.Parse(s) {
+		t.Fatalf("path %q is not canonical", s)
+	}
+	return p
+}
+
+// Patterns are those of net/http: whatever its mux selects, Match selects, where
+// neither case nor a trailing slash is in play.
+func TestMatchLikeServeMux(t *testing.T) {
+	segments := []string{"a", "b", "c", "{x}", "{y}"}
+	rng := rand.New(rand.NewPCG(1, 2))
+	pattern := func() string {
+		var s strings.Builder
+		used := map[string]bool{}
+		for range 1 + rng.IntN(4) {
+			seg := segments[rng.IntN(len(segments))]
+			if used[seg] && seg[0] == '{' {
+				seg = "a"
+			}
+			used[seg] = true
+			s.WriteString("/" + seg)
+		}
+		switch rng.IntN(4) {
+		case 0:
+			s.WriteString("/{rest...}")
+		}
+		return s.String()
+	}
+	compared := 0
+	for range 3000 {
+		mux := http.NewServeMux()
+		var routes []Route
+		for i := range 2 + rng.IntN(5) {
+			text := pattern()
+			conflicts := func() (c bool) {
+				defer func() { c = recover() != nil }()
+				mux.Handle("GET "+text, http.NotFoundHandler())
+				return
+			}()
+			r := Route{Name: string(rune('a' + i)), Patterns: []string{text}, Methods: MethodSet(0).With(GET), Kinds: 1}
+			err := CheckRoutes(append(slices.Clone(routes), r))
+			if conflicts != (err != nil) {
+				t.Fatalf("%q beside %v: net/http conflict %v, ours %v", text, routes, conflicts, err)
+			}
+			if err == nil {
+				routes = append(routes, r)
+			}
+		}
+		rt, err := newRouter(routes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			var s strings.Builder
+			for range 1 + rng.IntN(5) {
+				s.WriteString("/" + string("abcd"[rng.IntN(4)]))
+			}
+			request, answer := httptest.NewRequest("GET", "https://h"+s.String(), nil), httptest.NewRecorder()
+			handler, want := mux.Handler(request)
+			if handler.ServeHTTP(answer, request); answer.Code/100 == 3 {
+				continue // to the same path with a slash, which Match never does
+			}
+			got := ""
+			if p := rt.root.match(parsePath(t, s.String()), 0, GET, false); p != nil {
+				got = "GET " + p.text
+			}
+			compared++
+			if got != want {
+				t.Fatalf("%s among %v: %q, and net/http says %q", &s, routes, got, want)
+			}
+		}
+	}
+	if compared < 10000 {
+		t.Errorf("only %d paths were compared", compared)
+	}
+}
+
+func TestDeepPath(t *testing.T) {
+	deep := "/s0"
+	for i := 1; i < 30; i++ {
+		deep += "/s" + string(rune('a'+i%26))
+	}
+	p := parsePath(t, deep)
+	want := strings.Split(deep[1:], "/")
+	if p.count != len(want) {
+		t.Fatalf("%d segments", p.count)
+	}
+	for i, w := range want {
+		if got := p.segment(i); got != w {
+			t.Errorf("segment %d is %q, not %q", i, got, w)
+		}
+	}
+	cut, ok := parsePath(t, deep+"/").withoutSlash()
+	if !ok || cut.count != len(want) || cut.segment(len(want)-1) != want[len(want)-1] {
+		t.Error("the trailing slash of a deep path")
+	}
+}
+
+// R9–R13: forms that are refused.
+func TestCanonicalPath(t *testing.T) {
+	for _, good := range []string{"/", "/a", "/a/", "/a.b/..c", "/a/...", "/a/.b", "/a%20b", "/a%7Bb", "/a%7bb", "/~x-._!$&'()*+,=:@"} {
+		if !new(Path).Parse(good) {
+			t.Errorf("%q is refused", good)
+		}
+	}
+	for _, bad := range []string{
+		"", "a", "*", "//", "/a//b", "/.", "/..", "/./a", "/../a", "/a/.", "/a/..", "/a/../b", "/a;b", "/a\\b", "/a b", "/a\tb", "/a#b",
+		"/a?b", "/a\x00", "/é", "/%", "/%2", "/%zz", "/%2f", "/%2F", "/%5c", "/%2e", "/%2E%2e", "/%00", "/%1f", "/%7f", "/%80", "/%c3%a9",
+		"/%25", "/%3b", "/%23", "/%3f", "/%61", "/%5A", "/%30", "/%2d", "/%5f", "/%7e", "/a\"b", "/a<b", "/a[b", "/a^b", "/a`b", "/a{b", "/a|b",
+		"https://h/a", "/" + strings.Repeat("a", 1<<16),
+	} {
+		if new(Path).Parse(bad) {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+// R22, R23.
+func TestCanonicalHost(t *testing.T) {
+	for in, want := range map[string]string{
+		"api.example.com": "api.example.com", "API.Example.COM": "api.example.com", "api.example.com.": "api.example.com",
+		"api.example.com:443": "api.example.com", "api.example.com.:443": "api.example.com", "api.example.com:8443": "api.example.com:8443",
+		"localhost": "localhost", "127.0.0.1": "127.0.0.1", "[::1]": "[::1]", "[::1]:443": "[::1]", "[2001:DB8::1]:80": "[2001:db8::1]:80",
+		"": "", ".": "", "..": "", "a..b": "", ".a": "", "a,b": "", "a b": "", "user@a": "", "a%2eb": "", "a\x00": "", "é.com": "", "\u212a.com": "",
+		"a:": "", "a:0": "", "a:65536": "", "a:443x": "", "a:-1": "", "a:+443": "", "a:0443": "", "a:99999999999": "", "[::1": "", "[fe80::1%25eth0]": "",
+		"[127.0.0.1]": "", "[::1]x": "", "[]": "", strings.Repeat("a", 64) + ".com": "", strings.Repeat("a.", 127) + "a": "",
+	} {
+		got, ok := CanonicalHost(in)
+		if ok != (want != "") || ok && got != want {
+			t.Errorf("%q: %q, %v", in, got, ok)
+		}
+	}
+}
+
+// R20, R32, R36: one class of names, however they are spelled.
+func TestStrips(t *testing.T) {
+	p := &Policy{Identity: DefaultIdentity, Sources: sourcesOf("X-Api-Key")}
+	p.Token = &Token{Source: sourcesOf("Authorization")[0]}
+	p.strips = newStripSet(p)
+	for _, name := range []string{
+		"X-Api-Key", "x-api-key", "X_Api_Key", "x.api.key", "X-Api_key", "X.API-KEY", "Keystile-Key-Id", "keystile_key_id", "KEYSTILE.TENANT",
+		"Keystile-Anything-New", "keystile_x", "X-Http-Method-Override", "X_HTTP_Method", "x.method.override", "Authorization", "AUTHORIZATION",
+	} {
+		if !p.Strips(name, false) {
+			t.Errorf("%s goes on", name)
+		}
+	}
+	for _, name := range []string{"", "X-Api-Keys", "XApiKey", "Keystil", "Accept", "X-Request-Id", "Content-Type", "Cookie", strings.Repeat("x", 1000)} {
+		if p.Strips(name, false) {
+			t.Errorf("%s is removed", name)
+		}
+	}
+	if p.Strips("Authorization", true) || p.Strips("authorization", true) {
+		t.Error("the customer token does not go on where it is demanded")
+	}
+	if !p.Strips("X-Api-Key", true) {
+		t.Error("the API key goes on with a customer token")
+	}
+	for in, want := range map[string]string{
+		"close": "close", "keep-alive, Upgrade": "keep-alive, Upgrade", "keep-alive, keystile-key-id": "keep-alive",
+		"X_Api_Key": "", "close,Keystile.Tenant , x-foo": "close, x-foo", " KEYSTILE-SCOPES": "",
+	} {
+		if got := p.CleanConnection(in); got != want {
+			t.Errorf("Connection: %s becomes %q", in, got)
+		}
+	}
+}
+
+// R43.
+func TestOrigin(t *testing.T) {
+	for _, bad := range []string{"", "shop.example.com", "https://", "https://a/", "https://a/x", "ftp://a", "https://*", "https://*.", "https://a.*.b", "https://u@a", "https://a:0", "null", "https://a?x", "https://a.", "https://*.10.0.0.1x:y"} {
+		if _, err := ParseOrigin(bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+	for in, want := range map[string]string{
+		"https://A.example": "https://a.example", "HTTPS://a.example:443": "https://a.example", "http://a.example:80": "http://a.example",
+		"http://a.example:443": "http://a.example:443", "https://*.a.example:8443": "https://*.a.example:8443",
+	} {
+		o, err := ParseOrigin(in)
+		if err != nil || o.Canonical() != want {
+			t.Errorf("%q: %q, %v", in, o.Canonical(), err)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte{Type, Format})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p, err := Decode(b); err == nil {
+			if again, err := Decode(p.Encode()); err != nil || string(again.Encode()) != string(p.Encode()) {
+				t.Error("a policy changes when it is written and read again")
+			}
+		}
+	})
+}
+
+func FuzzPath(f *testing.F) {
+	f.Add("/a/%20/b")
+	f.Fuzz(func(t *testing.T, s string) {
+		var p Path
+		if !p.Parse(s) {
+			return
+		}
+		var again strings.Builder
+		for i := range p.count {
+			again.WriteString("/" + p.segment(i))
+		}
+		if again.String() != s {
+			t.Errorf("%q is taken apart as %q", s, &again)
+		}
+	})
+}
+
+func sourcesOf(name string) []credential.Source {
+	return []credential.Source{{Header: name, Name: name}}
+}
