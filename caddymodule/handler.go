@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -153,10 +154,8 @@ func forward(r *http.Request, d *core.Decision) {
 			delete(r.Header, name)
 		}
 	}
-	for name := range r.Trailer {
-		if d.Strips(name) {
-			delete(r.Trailer, name)
-		}
+	if len(r.Trailer) > 0 {
+		filterTrailers(r, d)
 	}
 	if lines := r.Header["Connection"]; len(lines) > 0 {
 		cleaned := make([]string, 0, len(lines))
@@ -170,6 +169,36 @@ func forward(r *http.Request, d *core.Decision) {
 	for _, s := range d.Set {
 		r.Header[s.Name] = []string{s.Value}
 	}
+}
+
+// filterTrailers lets only those trailers go on that were announced and would go
+// on as headers. The server adds all that arrive, announced or not, to the map
+// that it gave us when the body ends (R30), so that the next handler gets a map
+// of its own.
+func filterTrailers(r *http.Request, d *core.Decision) {
+	arriving, passed := r.Trailer, make(http.Header)
+	for name := range arriving {
+		if !d.Strips(name) {
+			passed[name] = nil
+		}
+	}
+	r.Trailer = passed
+	r.Body = &trailerBody{r.Body, arriving, passed}
+}
+
+type trailerBody struct {
+	io.ReadCloser
+	arriving, passed http.Header
+}
+
+func (b *trailerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		for name := range b.passed {
+			b.passed[name] = b.arriving[name]
+		}
+	}
+	return n, err
 }
 
 // answer sends what the client gets for a request that does not go on.

@@ -1,9 +1,9 @@
 package caddymodule
 
 import (
-	"bytes"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -111,11 +111,13 @@ func redirects(server *caddyhttp.Server, host string) bool {
 	return false
 }
 
+var handlerJSON = regexp.MustCompile(`"handler"\s*:\s*"keystile"`)
+
 // holdsHandler says whether a keystile handler is in the route, which ends every
 // request without TLS.
 func holdsHandler(route caddyhttp.Route) bool {
 	for _, raw := range route.HandlersRaw {
-		if bytes.Contains(raw, []byte(`"handler":"keystile"`)) {
+		if handlerJSON.Match(raw) {
 			return true
 		}
 	}
