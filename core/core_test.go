@@ -2,8 +2,10 @@ package core_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -13,8 +15,6 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
-
-	"crypto/rand"
 
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
@@ -287,7 +287,7 @@ func TestCachedRecordsFollow(t *testing.T) {
 	activate()
 	check("back", policy.OK)
 	// A new policy makes the same record mean something else.
-	changed, err := compile.Compile("default.yaml", bytes.Replace(must(policies.Policy("default")), []byte("secret: {prefix: sk}"), []byte("secret: {prefix: sk, scoped: true}"), 1), noOptions)
+	changed, err := compile.Compile("default.yaml", bytes.Replace(must(policies.Policy("default")), []byte("secret: {prefix: sk}"), []byte("extra: {prefix: xk}\n  secret: {prefix: sk, scoped: true}"), 1), noOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,6 +396,28 @@ func TestPrefixAgainstRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantReason(t, name, v.Verify(request(key)), policy.Internal)
+	}
+}
+
+// R33: a key of another length is refused, even if its checksum is right and its
+// record is there.
+func TestKeyOfAnotherLength(t *testing.T) {
+	now := time.Now()
+	for name, n := range map[string]int{"shorter": 31, "longer": 33, "far longer": 5000} {
+		key := "sk_live_" + strings.Repeat("a", n)
+		sum, digits := crc32.ChecksumIEEE([]byte(key)), make([]byte, 6)
+		for i := range digits {
+			digits[5-i] = credential.Alphabet[sum%62]
+			sum /= 62
+		}
+		key += string(digits)
+		_, rec := newKey(t, "key_1")
+		rec.Digest = credential.DigestOf(key)
+		v := newVerifier(t, core.Config{})
+		if err := v.Activate(newPublisher(t, compiled(t, "default"), now).bundle(now, rec)); err != nil {
+			t.Fatal(err)
+		}
+		wantReason(t, name, v.Verify(request(key)), policy.BadFormat)
 	}
 }
 

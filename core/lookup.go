@@ -95,12 +95,10 @@ var errBadKey = errors.New("not in the grammar")
 func (c *check) find() (*entry, error) {
 	s, d := c.snapshot, &c.digest
 	e, ok := c.records.Get(d[:])
-	if ok && sameDigest(&e.digest, d) {
-		if e.generation.Load() == s.generation {
-			return e, nil // a generation has one policy
-		}
-	}
 	if ok && sameDigest(&e.digest, d) && e.policies == s.policies {
+		if e.generation.Load() == s.generation {
+			return e, nil
+		}
 		// The tree has changed. If the leaf has not, the record has not.
 		leaf, err := s.Leaf(d, c.nodes)
 		if err != nil {

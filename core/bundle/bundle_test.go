@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/edwards25519"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/keystile/keystile/core/credential"
@@ -328,8 +329,20 @@ func TestTrustRefuses(t *testing.T) {
 	identity := make([]byte, 32)
 	identity[0] = 1
 	lowOrder := make([]byte, 32) // y = 0: order 4
+	// The second spelling of a point with a small y: y + p. One of these is on
+	// the curve and of full order, so that nothing but its spelling is wrong.
 	nonCanonical := bytes.Repeat([]byte{0xff}, 32)
-	nonCanonical[0], nonCanonical[31] = 0xee, 0x7f // y = p + 1
+	nonCanonical[31] = 0x7f
+	for y := byte(2); ; y++ {
+		nonCanonical[0] = 0xed + y
+		point, err := new(edwards25519.Point).SetBytes(nonCanonical)
+		if err == nil && new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 0 {
+			break
+		}
+		if y == 18 {
+			t.Fatal("no point has a second spelling")
+		}
+	}
 	offCurve := make([]byte, 32)
 	offCurve[0] = 2
 	for name, tt := range map[string]struct {

@@ -101,6 +101,11 @@ func TestImported(t *testing.T) {
 			t.Errorf("a body of %d characters: %v", tt.n, ok)
 		}
 	}
+	for _, c := range "-_. +/=\x00é" {
+		if _, _, ok := g.Parse("sk_test_" + strings.Repeat("z", 20) + string(c)); ok {
+			t.Errorf("a body with %q is accepted", c)
+		}
+	}
 }
 
 func TestGrammarRefuses(t *testing.T) {
