@@ -110,10 +110,10 @@ func (h headers) Values(name string) []string { return h[name] }
 
 // translate puts the request into core's terms.
 func (h *Handler) translate(r *http.Request) core.Request {
-	request := core.Request{
-		Peer: parseAddr(r.RemoteAddr), Method: r.Method, Authority: r.Host, Headers: headers(r.Header),
-	}
-	if r.TLS != nil {
+	request := core.Request{Method: r.Method, Authority: r.Host, Headers: headers(r.Header)}
+	if r.TLS == nil {
+		request.Peer = parseAddr(r.RemoteAddr) // asked for only then
+	} else {
 		request.TLS, request.EarlyData, request.SNI = true, !r.TLS.HandshakeComplete, r.TLS.ServerName
 	}
 	request.ClientIP = h.clientIP(r)
@@ -166,8 +166,10 @@ func forward(r *http.Request, d *core.Decision) {
 		}
 		r.Header["Connection"] = cleaned
 	}
-	for _, s := range d.Set {
-		r.Header[s.Name] = []string{s.Value}
+	values := make([]string, len(d.Set))
+	for i, s := range d.Set {
+		values[i] = s.Value
+		r.Header[s.Name] = values[i : i+1 : i+1]
 	}
 }
 

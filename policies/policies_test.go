@@ -1,6 +1,9 @@
 package policies_test
 
 import (
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/keystile/keystile/internal/table"
@@ -47,5 +50,43 @@ func TestConformance(t *testing.T) {
 				t.Error(blind)
 			}
 		})
+	}
+}
+
+// The worked example of the README is one that works.
+func TestReadmeExample(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, ok := strings.Cut(string(readme), "## A seventh API")
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(example, -1)
+	if !ok || len(blocks) != 2 {
+		t.Fatal("the example is not where it was")
+	}
+	tab, err := table.Load("notes-table.yaml", []byte(blocks[1][1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := tab.Issue("notes.yaml", []byte(blocks[0][1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := table.NewCore(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	outcomes, err := table.Run(tab, f, host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range outcomes {
+		if o.Err != nil {
+			t.Errorf("%s: %v", o.Name(), o.Err)
+		}
+	}
+	for _, blind := range table.Mutate(outcomes) {
+		t.Error(blind)
 	}
 }
