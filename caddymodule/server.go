@@ -37,7 +37,7 @@ func checkPlainHTTP(ctx caddy.Context, server *caddyhttp.Server) error {
 				if host == "" {
 					shown = "any host"
 				}
-				return fmt.Errorf("Caddy would redirect plain HTTP for %s to HTTPS by itself, after the API key has been sent in clear: "+
+				return fmt.Errorf("plain HTTP for %s would be redirected to HTTPS by Caddy itself, after the API key has been sent in clear: "+
 					"name the HTTP site too, as in `http://%s, https://%s { keystile … }`, so that keystile refuses it; "+
 					"or set `auto_https disable_redirects` if nothing is to listen there", shown, host, host)
 			}
