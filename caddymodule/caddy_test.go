@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
@@ -193,7 +196,27 @@ type server struct {
 	reached     chan *http.Request
 }
 
+// start loads a configuration and waits until its certificates are made.
 func start(t testing.TB, h *home, names []string, sites func(s *server) string) *server {
+	t.Helper()
+	s := load(t, h, names, sites)
+	host := "api.vinr.com"
+	if !slices.Contains(names, "vinr") {
+		host = "api.example.com"
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := tls.Dial("tcp", s.https, &tls.Config{ServerName: host, InsecureSkipVerify: true})
+		if err == nil {
+			conn.Close()
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no certificate: ", err)
+		}
+	}
+}
+
+func load(t testing.TB, h *home, names []string, sites func(s *server) string) *server {
 	t.Helper()
 	s := &server{t: t, reached: make(chan *http.Request, 100)}
 	s.upstream = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -223,21 +246,7 @@ func start(t testing.TB, h *home, names []string, sites func(s *server) string) 
 			t.Error(err)
 		}
 	})
-	// Certificates are made in the background.
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		host := "api.vinr.com"
-		if !slices.Contains(names, "vinr") {
-			host = "api.example.com"
-		}
-		conn, err := tls.Dial("tcp", s.https, &tls.Config{ServerName: host, InsecureSkipVerify: true})
-		if err == nil {
-			conn.Close()
-			return s
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("no certificate: ", err)
-		}
-	}
+	return s
 }
 
 func (s *server) client() *http.Client {
@@ -383,6 +392,41 @@ func TestPlainHTTPAnswers(t *testing.T) {
 	}
 	if len(s.reached) > 0 {
 		t.Error("the upstream was reached")
+	}
+}
+
+// ACME's HTTP challenge is answered on the HTTP port of a protected site, and
+// nothing else is. (The CA is one that nobody listens for; the challenge lies in
+// storage, as another instance of a cluster would have put it there.)
+func TestACMEChallenge(t *testing.T) {
+	h := newHome(t, "vinr")
+	const ca = "https://127.0.0.1:1/dir"
+	issuer := certmagic.StorageKeys.Safe((&certmagic.ACMEIssuer{CA: ca}).IssuerKey())
+	file := filepath.Join(h.dir, "storage", "acme", issuer, "challenge_tokens", "api.vinr.com.json")
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	challenge, err := json.Marshal(acme.Challenge{
+		Type: acme.ChallengeTypeHTTP01, Token: "token", KeyAuthorization: "token.thumbprint",
+		Identifier: acme.Identifier{Type: "dns", Value: "api.vinr.com"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, challenge, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := load(t, h, []string{"vinr"}, func(*server) string {
+		return "http://api.vinr.com {\n\tkeystile vinr\n}\nhttps://api.vinr.com {\n\ttls {\n\t\tissuer acme {\n\t\t\tdir " + ca + "\n\t\t}\n\t}\n\tkeystile vinr\n}\n"
+	})
+	const url = "http://api.vinr.com/.well-known/acme-challenge/"
+	if r := s.do("GET", url+"token"); r.StatusCode != 200 || body(r) != "token.thumbprint" {
+		t.Errorf("the challenge gets %d %q", r.StatusCode, body(r))
+	}
+	for _, path := range []string{"other", "", "token/x"} {
+		if r := s.do("GET", url+path, "X-Api-Key: x"); r.StatusCode != 403 {
+			t.Errorf("%s: %d", path, r.StatusCode)
+		}
 	}
 }
 

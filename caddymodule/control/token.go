@@ -3,13 +3,7 @@ package control
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -18,10 +12,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/policy/compile"
 )
 
 const (
@@ -42,9 +35,7 @@ func (b *Bundle) DemoToken(ctx context.Context, subject string, claims map[strin
 		return "", err
 	}
 	if len(t.Keys) == 0 {
-		set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{
-			Key: key.Public(), KeyID: demoKeyID, Algorithm: t.Algorithm, Use: "sig",
-		}}})
+		set, err := compile.JWKS(t.Algorithm, demoKeyID, key.Public())
 		if err != nil {
 			return "", err
 		}
@@ -99,15 +90,8 @@ func (b *Bundle) demoKey(algorithm string) (crypto.Signer, error) {
 	return signer, nil
 }
 
-func makeDemoKey(path, algorithm string) (key crypto.Signer, err error) {
-	switch algorithm {
-	case "RS256":
-		key, err = rsa.GenerateKey(rand.Reader, policy.MinRSABits)
-	case "ES256":
-		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	default:
-		_, key, err = ed25519.GenerateKey(rand.Reader)
-	}
+func makeDemoKey(path, algorithm string) (crypto.Signer, error) {
+	key, err := compile.NewTokenKey(algorithm)
 	if err != nil {
 		return nil, err
 	}

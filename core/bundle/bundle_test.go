@@ -324,7 +324,7 @@ func TestTrustRefuses(t *testing.T) {
 		return fmt.Sprintf("%s+%08x+%s", name, binary.BigEndian.Uint32(h.Sum(nil)), base64.StdEncoding.EncodeToString(data))
 	}
 	raw := make([]byte, 32)
-	data, _ := base64.StdEncoding.DecodeString(good[strings.LastIndexByte(good, '+')+1:])
+	data, _ := base64.StdEncoding.DecodeString(strings.SplitN(good, "+", 3)[2])
 	copy(raw, data[1:])
 	identity := make([]byte, 32)
 	identity[0] = 1
@@ -489,7 +489,7 @@ func TestDamagedPack(t *testing.T) {
 	}
 	for i := range good {
 		for bit := range 8 {
-			if i > 3000 && (i+bit)%7 != 0 {
+			if i > 3000 && (i+bit)%41 != 0 {
 				continue // the nodes are alike
 			}
 			damaged := slices.Clone(good)

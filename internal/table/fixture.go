@@ -3,20 +3,14 @@ package table
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/mod/sumdb/note"
 
@@ -71,7 +65,7 @@ func (t *Table) Issue(file string, document []byte) (*Fixture, error) {
 		if signer, err = newTokenSigner(p.Token.Algorithm); err != nil {
 			return nil, err
 		}
-		jwks, err := signer.jwks()
+		jwks, err := compile.JWKS(p.Token.Algorithm, tokenKeyID, signer.own.Public())
 		if err != nil {
 			return nil, err
 		}
@@ -232,28 +226,11 @@ const tokenKeyID = "conformance"
 
 func newTokenSigner(algorithm string) (s tokenSigner, err error) {
 	s.method = jwt.GetSigningMethod(algorithm)
-	if s.own, err = newTokenKey(algorithm); err != nil {
+	if s.own, err = compile.NewTokenKey(algorithm); err != nil {
 		return s, err
 	}
-	s.foreign, err = newTokenKey(algorithm)
+	s.foreign, err = compile.NewTokenKey(algorithm)
 	return s, err
-}
-
-func newTokenKey(algorithm string) (crypto.Signer, error) {
-	switch algorithm {
-	case "RS256":
-		return rsa.GenerateKey(rand.Reader, policy.MinRSABits)
-	case "ES256":
-		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	}
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	return key, err
-}
-
-func (s tokenSigner) jwks() ([]byte, error) {
-	return json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{
-		Key: s.own.Public(), KeyID: tokenKeyID, Algorithm: s.method.Alg(), Use: "sig",
-	}}})
 }
 
 func (spec TokenSpec) sign(s tokenSigner, now time.Time) (string, error) {

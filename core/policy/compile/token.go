@@ -1,6 +1,12 @@
 package compile
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -111,4 +117,24 @@ func parseJWK(algorithm string, b []byte) (policy.TokenKey, error) {
 	}
 	pkix, err := x509.MarshalPKIXPublicKey(jwk.Key)
 	return policy.TokenKey{ID: jwk.KeyID, PKIX: pkix}, err
+}
+
+// NewTokenKey makes a key pair that signs customer tokens of an algorithm, for
+// demos and tests.
+func NewTokenKey(algorithm string) (crypto.Signer, error) {
+	switch algorithm {
+	case "RS256":
+		return rsa.GenerateKey(rand.Reader, policy.MinRSABits)
+	case "ES256":
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "EdDSA":
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	}
+	return nil, fmt.Errorf("algorithm %q: use RS256, ES256 or EdDSA", algorithm)
+}
+
+// JWKS is the JSON Web Key Set of one public key.
+func JWKS(algorithm, id string, public crypto.PublicKey) ([]byte, error) {
+	return json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: public, KeyID: id, Algorithm: algorithm, Use: "sig"}}})
 }
