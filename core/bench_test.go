@@ -86,7 +86,9 @@ func setKey(r *core.Request, key string) { r.Headers.(header)["X-Api-Key"][0] = 
 func BenchmarkKnownKey(b *testing.B) {
 	v, keys := benchVerifier(b)
 	perOp := make(map[string]float64)
-	note := func(b *testing.B) { perOp[b.Name()[strings.LastIndexByte(b.Name(), '/')+1:]] = float64(b.Elapsed()) / float64(b.N) }
+	note := func(b *testing.B) {
+		perOp[b.Name()[strings.LastIndexByte(b.Name(), '/')+1:]] = float64(b.Elapsed()) / float64(b.N)
+	}
 	b.Run("sha256+map", func(b *testing.B) {
 		defer note(b)
 		m := make(map[[32]byte]int, len(keys))
