@@ -14,21 +14,23 @@ import (
 )
 
 // entry is a record made ready for decisions under one policy. It is immutable
-// but for its stamp. What every request reads comes first.
+// but for its stamp. With many keys in use an entry comes from far away in
+// memory, so that what every request reads stands together at the beginning.
 type entry struct {
 	digest credential.Digest
 	// generation is that of the snapshot under which the leaf was last confirmed.
 	generation atomic.Uint64
-	expires    int64 // Unix seconds, never for no end
+	policies   uint64 // of the snapshot that it was decoded under
+	expires    int64  // Unix seconds, never for no end
 	notBefore  int64
 	kind       uint8 // as in the policy
 	env        uint8
 	status     bundle.Status
-	restricted bool // to addresses, origins or endpoints
+	restricted bool   // to addresses, origins or endpoints
+	scopes     string // as in key
 	upstream   []Header
-	key        Key
 
-	policies  uint64      // of the snapshot that it was decoded under
+	key       Key
 	leaf      bundle.Hash // where the record stands
 	record    *bundle.Record
 	origins   []policy.Origin
@@ -137,7 +139,7 @@ func newEntry(rec *bundle.Record, s *snapshot, leaf bundle.Hash) (*entry, error)
 	if kind < 0 || env < 0 {
 		return nil, fmt.Errorf("key %s: kind %q or environment %q is not in the policy", rec.KeyID, rec.Kind, rec.Environment)
 	}
-	e.kind, e.env = uint8(kind), uint8(env)
+	e.kind, e.env, e.scopes = uint8(kind), uint8(env), e.key.Scopes
 	if rec.Expires != 0 {
 		e.expires = rec.Expires
 	}

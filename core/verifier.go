@@ -546,7 +546,7 @@ func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
 		return c.match.Param(demand.OwnKey) == key.ID
 	}
 	for i := range demand.Scopes {
-		if s := &demand.Scopes[i]; !s.Meets(key.Scopes, &c.match) {
+		if s := &demand.Scopes[i]; !s.Meets(c.entry.scopes, &c.match) {
 			c.decision.RequiredScope = s.Name(&c.match)
 			return false
 		}

@@ -62,27 +62,30 @@ func (p *Path) Parse(path string) (ok bool) {
 	if path == "" || path[0] != '/' || len(path) > maxPath {
 		return false
 	}
+	var has pathClass
+	count := 0
 	for i := 0; i < len(path); i++ {
 		class := pathClasses[path[i]]
-		p.has |= class
+		has |= class
 		if class&(classSlash|classOther) == 0 {
 			continue
 		}
-		switch {
-		case class == classSlash:
+		if class == classSlash {
 			if !canonicalSegment(path[i+1:]) {
 				return false
 			}
-			if p.count < len(p.starts) {
-				p.starts[p.count] = uint16(i + 1)
+			if count < len(p.starts) {
+				p.starts[count] = uint16(i + 1)
 			}
-			p.count++
-		case path[i] != '%' || !canonicalEscape(path[i:]):
-			return false
-		default:
-			i += 2
+			count++
+			continue
 		}
+		if path[i] != '%' || !canonicalEscape(path[i:]) {
+			return false
+		}
+		i += 2
 	}
+	p.has, p.count = has, count
 	return true
 }
 

@@ -84,7 +84,7 @@ var mutants = []mutant{
 	{"path's beginning", path, "path[0] != '/' || ", "", tables},
 	{"double slash", path, "case s[0] == '/':\n\t\treturn false", "case false:\n\t\treturn false", tables},
 	{"dot segment", path, "return len(s) > dots && s[dots] != '/'", "return dots > 0", tables},
-	{"escape", path, "!canonicalEscape(path[i:]):", "false:", tables},
+	{"escape", path, " || !canonicalEscape(path[i:]) {", " {", tables},
 	{"control and non-ASCII escape", path, "case c < 0x20, c >= 0x7f:\n\t\treturn false", "case false:\n\t\treturn false", tables},
 	{"escape of a letter", path, "case c-'a' < 26, c-'A' < 26, c-'0' < 10:\n\t\treturn false", "case false:\n\t\treturn false", tables},
 	{"escape with a meaning", path, "return strings.IndexByte(`-._~/\\%;#?`, c) < 0", "return true", tables},
