@@ -72,7 +72,7 @@ func renewCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	})
 	cmd.Flags().Duration("every", 0, "Go on, once in every so long")
-	cmd.RunE = withBundle(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
+	cmd.RunE = withPublished(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
 		every, err := cmd.Flags().GetDuration("every")
 		if err != nil {
 			return err
@@ -200,7 +200,7 @@ func trustFlags(cmd *cobra.Command) *cobra.Command {
 func withOpened(do func(cmd *cobra.Command, b *bundle.Bundle) error) func(*cobra.Command, []string) error {
 	return run(func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return withBundle(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
+			return withPublished(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
 				opened, _, close, err := b.OpenFile()
 				if err != nil {
 					return err

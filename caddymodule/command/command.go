@@ -69,12 +69,21 @@ func withHome(do func(cmd *cobra.Command, args []string, h *control.Home) error)
 
 // withBundle runs do with the bundle of --bundle, or the only one.
 func withBundle(do func(cmd *cobra.Command, args []string, b *control.Bundle) error) func(*cobra.Command, []string) error {
+	return withOpenedBundle((*control.Home).Bundle, do)
+}
+
+// withPublished is withBundle for what does not need the policy.
+func withPublished(do func(cmd *cobra.Command, args []string, b *control.Bundle) error) func(*cobra.Command, []string) error {
+	return withOpenedBundle((*control.Home).Published, do)
+}
+
+func withOpenedBundle(open func(*control.Home, string) (*control.Bundle, error), do func(cmd *cobra.Command, args []string, b *control.Bundle) error) func(*cobra.Command, []string) error {
 	return withHome(func(cmd *cobra.Command, args []string, h *control.Home) error {
 		name, err := cmd.Flags().GetString("bundle")
 		if err != nil {
 			return err
 		}
-		b, err := h.Bundle(name)
+		b, err := open(h, name)
 		if err != nil {
 			return err
 		}

@@ -65,7 +65,8 @@ type Bundle struct {
 	Settings
 	home *Home
 	dir  string
-	// Policy is the compiled policy, with hosts and key sets filled in.
+	// Policy is the compiled policy, with hosts and key sets filled in; nil if
+	// the bundle was opened by [Home.Published].
 	Policy *policy.Policy
 }
 
@@ -170,6 +171,16 @@ func (h *Home) Bundles() ([]string, error) {
 
 // Bundle opens a bundle. With an empty name it is the only one there is.
 func (h *Home) Bundle(name string) (*Bundle, error) {
+	b, err := h.Published(name)
+	if err != nil {
+		return nil, err
+	}
+	return b, b.compile(nil)
+}
+
+// Published opens a bundle without its policy: enough for [Bundle.Renew] and
+// [Bundle.OpenFile], also while the policy's file is being worked on.
+func (h *Home) Published(name string) (*Bundle, error) {
 	if name == "" {
 		names, err := h.Bundles()
 		if err != nil {
@@ -197,7 +208,7 @@ func (h *Home) Bundle(name string) (*Bundle, error) {
 	if err := dec.Decode(&b.Settings); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(b.dir, settingsFile), err)
 	}
-	return b, b.compile(nil)
+	return b, nil
 }
 
 // File is where the packed bundle is.

@@ -21,6 +21,7 @@ func (b *Bundle) Build(ctx context.Context) error {
 // store does not know. A version is never signed twice.
 func (b *Bundle) change(ctx context.Context, apply func(Tx) error) error {
 	var pack []byte
+	var version int64
 	err := b.home.store.Update(ctx, b.Name, func(tx Tx) error {
 		if err := apply(tx); err != nil {
 			return err
@@ -34,47 +35,58 @@ func (b *Bundle) change(ctx context.Context, apply func(Tx) error) error {
 			return err
 		}
 		var err error
-		pack, err = b.sign(tx, records)
+		pack, version, err = b.sign(tx, records)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return writeFile(b.File(), pack)
+	return b.write(ctx, pack, version)
 }
 
-func (b *Bundle) sign(tx Tx, records []bundle.Record) ([]byte, error) {
+// write writes the packed file of a committed version, unless a later one has
+// been committed meanwhile: whoever did that writes it, and it has this change.
+func (b *Bundle) write(ctx context.Context, pack []byte, version int64) error {
+	return b.home.store.Update(ctx, b.Name, func(tx Tx) error {
+		last, err := tx.Published()
+		if err != nil || last.Version != version {
+			return err
+		}
+		return writeFile(b.File(), pack)
+	})
+}
+
+func (b *Bundle) sign(tx Tx, records []bundle.Record) (packed []byte, version int64, err error) {
 	last, err := tx.Published()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	now := b.home.now()
-	version, err := bundle.NextVersion(last.Version, now)
+	version, err = bundle.NextVersion(last.Version, b.home.now())
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	publisher, err := b.signer(publisherFile)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	publication, err := b.publication(last, version)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	var nodes bundle.Nodes
 	tree, err := bundle.Build(records, nodes.Add)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	notes, err := publication.Manifest(tree, version, bundle.DefaultLife, publisher)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	var pack bytes.Buffer
 	if err := bundle.WritePack(&pack, notes, publication.Compiled, &nodes); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return pack.Bytes(), tx.SetPublished(Published{
+	return pack.Bytes(), version, tx.SetPublished(Published{
 		Version: version, PolicyVersion: publication.Note.Version,
 		PolicyNote: publication.Notes.Policy, PolicyHash: publication.Note.Policy.String(),
 	})
@@ -116,13 +128,14 @@ func (b *Bundle) Renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.home.store.Update(ctx, b.Name, func(tx Tx) error {
+	var out bytes.Buffer
+	var version int64
+	err = b.home.store.Update(ctx, b.Name, func(tx Tx) error {
 		last, err := tx.Published()
 		if err != nil {
 			return err
 		}
-		version, err := bundle.NextVersion(max(last.Version, opened.Manifest.Version), b.home.now())
-		if err != nil {
+		if version, err = bundle.NextVersion(max(last.Version, opened.Manifest.Version), b.home.now()); err != nil {
 			return err
 		}
 		publication := &bundle.Publication{Notes: bundle.Notes{Policy: opened.Notes.Policy}, Compiled: pack.Compiled, Note: &opened.Note}
@@ -134,18 +147,18 @@ func (b *Bundle) Renew(ctx context.Context) error {
 		if err := opened.Nodes(nodes.Add); err != nil {
 			return err
 		}
-		var out bytes.Buffer
 		if err := bundle.WritePack(&out, notes, pack.Compiled, &nodes); err != nil {
 			return err
 		}
-		if err := tx.SetPublished(Published{
+		return tx.SetPublished(Published{
 			Version: version, PolicyVersion: opened.Note.Version,
 			PolicyNote: opened.Notes.Policy, PolicyHash: opened.Note.Policy.String(),
-		}); err != nil {
-			return err
-		}
-		return writeFile(b.File(), out.Bytes())
+		})
 	})
+	if err != nil {
+		return err
+	}
+	return b.write(ctx, out.Bytes(), version)
 }
 
 // OpenFile opens the published file as an edge does.

@@ -1,0 +1,207 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/policies"
+)
+
+var ctx = context.Background()
+
+func open(t *testing.T, dir string) *Home {
+	t.Helper()
+	h, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+func initBundle(t *testing.T, h *Home, name string) *Bundle {
+	t.Helper()
+	document, err := policies.Policy(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := h.Init(ctx, NewBundle{Name: name, Audience: "default", Policy: document, File: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// published are the statuses in the file that edges read.
+func published(t *testing.T, b *Bundle) map[string]bundle.Status {
+	t.Helper()
+	opened, _, close, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer close()
+	out := make(map[string]bundle.Status)
+	if err := opened.Walk(func(r *bundle.Record) error {
+		out[r.KeyID] = r.Status
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Several processes change keys at once: each change is published, and the file
+// is the last version.
+func TestConcurrentChanges(t *testing.T) {
+	dir := t.TempDir()
+	first := initBundle(t, open(t, dir), "default")
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	want := make(map[string]bundle.Status)
+	for range 4 {
+		b, err := open(t, dir).Bundle("default") // a store of its own, as another process has
+		if err != nil {
+			t.Fatal(err)
+		}
+		group.Go(func() {
+			for range 8 {
+				k, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := b.Revoke(ctx, k.ID); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				want[k.ID] = bundle.Revoked
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	got := published(t, first)
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%d keys are published, and %d were made", len(got), len(want))
+	}
+	opened, _, close, err := first.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer close()
+	if err := first.home.store.View(ctx, "default", func(tx Tx) error {
+		last, err := tx.Published()
+		if opened.Manifest.Version != last.Version {
+			t.Errorf("the file has version %d, and the store %d", opened.Manifest.Version, last.Version)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A key that could not be published is not there afterwards.
+func TestFailedPublishing(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	if err := os.Remove(filepath.Join(b.dir, publisherFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"}); err == nil {
+		t.Fatal("a key was made that nobody could sign")
+	}
+	if keys, err := b.List(ctx); err != nil || len(keys) != 0 {
+		t.Errorf("%d keys are in the store, %v", len(keys), err)
+	}
+}
+
+// Versions rise, whatever the clock does, up to where edges would refuse them;
+// the policy note stays as long as the policy does.
+func TestVersions(t *testing.T) {
+	h := open(t, t.TempDir())
+	now := time.Now()
+	h.now = func() time.Time { return now }
+	b := initBundle(t, h, "default")
+	versions := func() (manifest, policy int64) {
+		opened, _, close, err := b.OpenFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer close()
+		return opened.Manifest.Version, opened.Note.Version
+	}
+	last, policyVersion := versions()
+	for _, step := range []time.Duration{0, time.Minute, -30 * time.Second} {
+		now = now.Add(step)
+		if err := b.Build(ctx); err != nil {
+			t.Fatal(err)
+		}
+		v, p := versions()
+		if v <= last || p != policyVersion {
+			t.Errorf("after %v: version %d after %d, policy %d after %d", step, v, last, p, policyVersion)
+		}
+		last = v
+	}
+	now = now.Add(-time.Hour)
+	if err := b.Build(ctx); err == nil {
+		t.Error("a version was signed that no edge would accept")
+	}
+}
+
+// What a roll makes, and what it leaves.
+func TestRoll(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "example")
+	expires := time.Now().Add(48 * time.Hour).UTC().Truncate(time.Second)
+	old, _, err := b.Create(ctx, NewKey{
+		Name: "n", Kind: "secret", Environment: "live", Tenant: "acct_1", Expires: &expires,
+		IPs: []string{"192.0.2.0/24"}, Referrers: []string{"https://a.example"}, Endpoints: []string{"GET /v1/users"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	fresh, secret, err := b.Roll(ctx, old.ID, &end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fresh.ID == old.ID || fresh.Digest != secret.Digest() || fresh.Replaces != old.ID || fresh.Status != active ||
+		fmt.Sprint(fresh.IPs, fresh.Referrers, fresh.Endpoints, fresh.Tenant, fresh.Name, *fresh.Expires) != fmt.Sprint(old.IPs, old.Referrers, old.Endpoints, old.Tenant, old.Name, expires) {
+		t.Errorf("%+v", fresh)
+	}
+	k, err := b.Show(ctx, old.ID)
+	if err != nil || k.Status != deprecated || !k.Expires.Equal(end) {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if got := published(t, b); got[old.ID] != bundle.Deprecated || got[fresh.ID] != bundle.Active {
+		t.Errorf("published: %v", got)
+	}
+	// A later end does not lengthen the old key's life.
+	later := expires.Add(time.Hour)
+	if _, _, err := b.Roll(ctx, fresh.ID, &later); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := b.Show(ctx, fresh.ID); err != nil || !k.Expires.Equal(expires) {
+		t.Errorf("%+v, %v", k, err)
+	}
+}
+
+// Keys are flagged once they are older than their policy wants.
+func TestRotationIsFlagged(t *testing.T) {
+	h := open(t, t.TempDir())
+	b := initBundle(t, h, "vinfer")
+	k, _, err := b.Create(ctx, NewKey{Kind: "api", Tenant: "ws_1", Scopes: []string{"admin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for days, want := range map[int]bool{0: false, 89: false, 90: true, 400: true} {
+		h.now = func() time.Time { return k.Created.Add(time.Duration(days) * 24 * time.Hour) }
+		if got, err := b.Show(ctx, k.ID); err != nil || got.Rotate != want {
+			t.Errorf("after %d days: %v, %v", days, got.Rotate, err)
+		}
+	}
+}
