@@ -531,7 +531,6 @@ func (c *check) endpointAllowed() bool {
 }
 
 func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
-	key := &c.entry.key
 	if route.Unrestricted && c.entry.restricted {
 		return false
 	}
@@ -543,7 +542,7 @@ func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
 	case demand.Free:
 		return true
 	case demand.OwnKey != "":
-		return c.match.Param(demand.OwnKey) == key.ID
+		return c.match.Param(demand.OwnKey) == c.entry.key.ID
 	}
 	for i := range demand.Scopes {
 		if s := &demand.Scopes[i]; !s.Meets(c.entry.scopes, &c.match) {

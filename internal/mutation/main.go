@@ -157,7 +157,7 @@ var mutants = []mutant{
 	{"tenant", verifier, `case route.TenantParam != "" && (key.Tenant == "" || c.match.Param(route.TenantParam) != key.Tenant):`, `case key.Tenant == "no one's":`, tables},
 	{"scope", verifier, "case !c.scopeAllowed(route, p.Kinds[c.kind].Scoped):", "case false:", tables},
 	{"unrestricted", verifier, "if route.Unrestricted && c.entry.restricted {", "if false {", tables},
-	{"own key", verifier, "return c.match.Param(demand.OwnKey) == key.ID", "return true", tables},
+	{"own key", verifier, "return c.match.Param(demand.OwnKey) == c.entry.key.ID", "return true", tables},
 	{"a demand that nothing meets", verifier, "return len(demand.Scopes) > 0", "return true", tables},
 
 	// what goes on, and what is answered
