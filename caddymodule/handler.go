@@ -90,17 +90,28 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // ServeHTTP decides one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	request := h.translate(r)
-	d := h.edge.verifier.Verify(&request)
+	x := &exchange{handler: h, r: r}
+	x.translate()
+	x.decision = h.edge.verifier.Verify(&x.request)
+	d := &x.decision
 	h.edge.metrics.requests[d.Reason].Inc()
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Map(placeholders(&d))
+		repl.Map(x.placeholder)
 	}
 	if d.Outcome != core.Allow {
-		return h.answer(w, r, &d)
+		return h.answer(w, r, d)
 	}
-	forward(r, &d)
+	forward(r, d)
 	return next.ServeHTTP(w, r)
+}
+
+// exchange is one request on its way through the handler. It lives as long as
+// placeholders may be asked for.
+type exchange struct {
+	handler  *Handler
+	r        *http.Request
+	request  core.Request
+	decision core.Decision
 }
 
 // headers gives core the lines of a request's header.
@@ -109,17 +120,17 @@ type headers http.Header
 func (h headers) Values(name string) []string { return h[name] }
 
 // translate puts the request into core's terms.
-func (h *Handler) translate(r *http.Request) core.Request {
-	request := core.Request{Method: r.Method, Authority: r.Host, Headers: headers(r.Header)}
+func (x *exchange) translate() {
+	r, to := x.r, &x.request
+	to.Method, to.Authority, to.Headers, to.ClientIP = r.Method, r.Host, headers(r.Header), x.clientIP
 	if r.TLS == nil {
-		request.Peer = parseAddr(r.RemoteAddr) // asked for only then
+		to.Peer = parseAddr(r.RemoteAddr) // asked for only then
 	} else {
-		request.TLS, request.EarlyData, request.SNI = true, !r.TLS.HandshakeComplete, r.TLS.ServerName
+		to.TLS, to.EarlyData, to.SNI = true, !r.TLS.HandshakeComplete, r.TLS.ServerName
 	}
-	request.ClientIP = h.clientIP(r)
-	if h.Rewritten {
-		request.Path, request.Query = r.URL.EscapedPath(), r.URL.RawQuery
-		return request
+	if x.handler.Rewritten {
+		to.Path, to.Query = r.URL.EscapedPath(), r.URL.RawQuery
+		return
 	}
 	// What was received, byte for byte. If it is in canonical form, the next
 	// handler's URL says the same.
@@ -127,10 +138,9 @@ func (h *Handler) translate(r *http.Request) core.Request {
 	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	if ok {
 		target = original.RequestURI
-		request.Rewritten = target != r.RequestURI || !sameURL(original.URL, r.URL)
+		to.Rewritten = target != r.RequestURI || !sameURL(original.URL, r.URL)
 	}
-	request.Path, request.Query, _ = strings.Cut(target, "?")
-	return request
+	to.Path, to.Query, _ = strings.Cut(target, "?")
 }
 
 func sameURL(a, b *url.URL) bool {
@@ -139,11 +149,12 @@ func sameURL(a, b *url.URL) bool {
 
 // clientIP is Caddy's, or none if it comes from a list in which the client may
 // have written the first entry.
-func (h *Handler) clientIP(r *http.Request) netip.Addr {
-	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted && !h.strict {
+func (x *exchange) clientIP() netip.Addr {
+	ctx := x.r.Context()
+	if trusted, _ := caddyhttp.GetVar(ctx, caddyhttp.TrustedProxyVarKey).(bool); trusted && !x.handler.strict {
 		return netip.Addr{}
 	}
-	s, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	s, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
 	return parseAddr(s)
 }
 
@@ -267,47 +278,46 @@ func (h *Handler) log(r *http.Request, d *core.Decision) {
 	c.Write(fields...)
 }
 
-// placeholders gives the decision to the rest of the configuration.
-func placeholders(d *core.Decision) caddy.ReplacerFunc {
-	return func(name string) (any, bool) {
-		if name == "http.auth.user.id" {
-			if d.Outcome == core.Allow && d.Key != nil {
-				return d.Key.ID, true
-			}
-			return nil, false
-		}
-		field, ok := strings.CutPrefix(name, "http.keystile.")
-		if !ok {
-			return nil, false
-		}
-		key := d.Key
-		if key == nil {
-			key = new(core.Key)
-		}
-		switch field {
-		case "reason":
-			return d.Reason.String(), true
-		case "request_id":
-			return d.RequestID, true
-		case "policy":
-			return d.Policy(), true
-		case "route":
-			return d.Route, true
-		case "customer":
-			return d.Customer, true
-		case "key_id":
-			return key.ID, true
-		case "kind":
-			return key.Kind, true
-		case "environment":
-			return key.Environment, true
-		case "tenant":
-			return key.Tenant, true
-		case "scopes":
-			return key.Scopes, true
+// placeholder gives the decision to the rest of the configuration.
+func (x *exchange) placeholder(name string) (any, bool) {
+	d := &x.decision
+	if name == "http.auth.user.id" {
+		if d.Outcome == core.Allow && d.Key != nil {
+			return d.Key.ID, true
 		}
 		return nil, false
 	}
+	field, ok := strings.CutPrefix(name, "http.keystile.")
+	if !ok {
+		return nil, false
+	}
+	key := d.Key
+	if key == nil {
+		key = new(core.Key)
+	}
+	switch field {
+	case "reason":
+		return d.Reason.String(), true
+	case "request_id":
+		return d.RequestID, true
+	case "policy":
+		return d.Policy(), true
+	case "route":
+		return d.Route, true
+	case "customer":
+		return d.Customer, true
+	case "key_id":
+		return key.ID, true
+	case "kind":
+		return key.Kind, true
+	case "environment":
+		return key.Environment, true
+	case "tenant":
+		return key.Tenant, true
+	case "scopes":
+		return key.Scopes, true
+	}
+	return nil, false
 }
 
 var (

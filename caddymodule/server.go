@@ -14,7 +14,7 @@ import (
 // trustsProxies says whether the server takes a client's address from a header.
 // Caddy keeps the source of trusted proxies to itself. If its field is called
 // otherwise one day, this says no; requests are then still safe, since
-// [Handler.clientIP] looks at each.
+// [exchange.clientIP] looks at each.
 func trustsProxies(server *caddyhttp.Server) bool {
 	f := reflect.ValueOf(server).Elem().FieldByName("trustedProxies")
 	return f.IsValid() && f.Kind() == reflect.Interface && !f.IsNil()

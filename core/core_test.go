@@ -130,7 +130,7 @@ func newVerifier(t testing.TB, config core.Config) *core.Verifier {
 
 func request(key string) *core.Request {
 	return &core.Request{
-		TLS: true, Method: "GET", Authority: "api.test", Path: "/x", ClientIP: netip.MustParseAddr("192.0.2.1"),
+		TLS: true, Method: "GET", Authority: "api.test", Path: "/x", ClientIP: func() netip.Addr { return netip.MustParseAddr("192.0.2.1") },
 		Headers: header{"Authorization": {"Bearer " + key}},
 	}
 }
@@ -482,9 +482,12 @@ func TestNoClientAddress(t *testing.T) {
 	}
 	for name, addr := range map[string]netip.Addr{"none": {}, "with a zone": netip.MustParseAddr("fe80::1%eth0")} {
 		r := request(key)
-		r.ClientIP = addr
+		r.ClientIP = func() netip.Addr { return addr }
 		wantReason(t, name, v.Verify(r), policy.IP)
 	}
+	r := request(key)
+	r.ClientIP = nil
+	wantReason(t, "nothing to ask", v.Verify(r), policy.IP)
 	wantReason(t, "an address", v.Verify(request(key)), policy.OK)
 }
 

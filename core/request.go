@@ -18,9 +18,10 @@ type Request struct {
 	SNI string
 	// Peer is the other end of the socket, for [Config.TLSTerminators].
 	Peer netip.Addr
-	// ClientIP is the client's address; the zero value if there is none that can
-	// be believed, which no IP restriction allows (R40).
-	ClientIP netip.Addr
+	// ClientIP gives the client's address, or the zero value if there is none
+	// that can be believed, which no IP restriction allows (R40). It is asked for
+	// keys that are limited to addresses alone; nil gives none.
+	ClientIP func() netip.Addr
 
 	// Method, Authority, Path and Query are raw: nothing is decoded or cleaned.
 	// A target that is not in origin form is given as Path as it stands.

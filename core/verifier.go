@@ -496,7 +496,10 @@ func (c *check) addressAllowed(allowed []netip.Prefix) bool {
 	if len(allowed) == 0 {
 		return true
 	}
-	ip := c.ClientIP.Unmap() // R41
+	if c.ClientIP == nil {
+		return false
+	}
+	ip := c.ClientIP().Unmap() // R41
 	for _, p := range allowed {
 		if p.Contains(ip) { // never for no address, or one with a zone (R40)
 			return true

@@ -147,7 +147,7 @@ var mutants = []mutant{
 	{"no route", verifier, "case route == nil:\n\t\treturn policy.NoRoute", "case route == nil:\n\t\treturn policy.OK", tables},
 	{"kind", verifier, "case !route.Kinds.Has(c.kind):", "case false:", tables},
 	{"address", verifier, "case c.entry.restricted && !c.addressAllowed(c.entry.record.Prefixes):", "case false:", tables},
-	{"mapped address", verifier, "ip := c.ClientIP.Unmap() // R41", "ip := c.ClientIP", tables},
+	{"mapped address", verifier, "ip := c.ClientIP().Unmap() // R41", "ip := c.ClientIP()", tables},
 	{"referrer", verifier, "case c.entry.restricted && !c.originAllowed():", "case false:", tables},
 	{"referrer twice", origin, "if len(origin) > 1 || len(referer) > 1 {", "if false {", tables},
 	{"referrer's scheme", origin, "from.scheme != o.scheme || ", "", tables},

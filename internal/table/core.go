@@ -59,7 +59,7 @@ func (c *Core) Do(x *Exchange) (*Result, error) {
 		client, _ = netip.ParseAddr(x.ClientIP)
 	}
 	d := c.v.Verify(&core.Request{
-		TLS: x.TLS, EarlyData: x.EarlyData, SNI: x.SNI, Peer: DefaultClient, ClientIP: client,
+		TLS: x.TLS, EarlyData: x.EarlyData, SNI: x.SNI, Peer: DefaultClient, ClientIP: func() netip.Addr { return client },
 		Method: x.Method, Authority: x.Authority, Path: path, Query: query, Headers: headers,
 	})
 	result := &Result{Reason: d.Reason.String(), Route: d.Route, RequiredScope: d.RequiredScope}
