@@ -26,14 +26,24 @@ import (
 )
 
 const (
-	home      = "var/demo"
-	keysFile  = home + "/demo-keys.json"
-	dataDir   = home + "/caddy"
-	rootCert  = dataDir + "/caddy/pki/authorities/local/root.crt"
 	httpsPort = ":8443"
 	httpPort  = ":8080"
 	heartbeat = time.Hour
 )
+
+// demo is one folder with all that the demo makes.
+type demo struct {
+	home    string
+	control *control.Home
+	secrets map[string]map[string]string // API keys by bundle and name
+	token   string                       // of the customer
+}
+
+func (d *demo) keysFile() string { return filepath.Join(d.home, "demo-keys.json") }
+func (d *demo) dataDir() string  { return filepath.Join(d.home, "caddy") }
+func (d *demo) rootCert() string {
+	return filepath.Join(d.dataDir(), "caddy/pki/authorities/local/root.crt")
+}
 
 // hosts are the demo's names for the policies' hosts. Browsers and curl resolve
 // all of .localhost to this machine.
@@ -62,35 +72,35 @@ var keys = map[string]map[string]control.NewKey{
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	d := &demo{home: "var/demo"}
+	if err := d.run(ctx, func() { fmt.Print(d.text()) }); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
-	h, err := control.Open(home)
-	if err != nil {
+// run runs the demo until ctx ends, and calls started once requests are answered.
+func (d *demo) run(ctx context.Context, started func()) error {
+	var err error
+	if d.control, err = control.Open(d.home); err != nil {
 		return err
 	}
-	defer h.Close()
-	secrets, err := prepare(ctx, h)
-	if err != nil {
+	defer d.control.Close()
+	if err := d.prepare(ctx); err != nil {
 		return err
 	}
-	token, err := customer(ctx, h)
-	if err != nil {
+	if err := d.customer(ctx); err != nil {
 		return err
 	}
-	data, err := filepath.Abs(dataDir)
+	data, err := filepath.Abs(d.dataDir())
 	if err != nil {
 		return err
 	}
 	caddy := exec.CommandContext(ctx, "bin/caddy", "run", "--config", "Caddyfile", "--adapter", "caddyfile")
-	caddy.Env = append(os.Environ(), "KEYSTILE_HOME="+home, "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+data)
+	caddy.Env = append(os.Environ(), "KEYSTILE_HOME="+d.home, "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+data)
 	caddy.Cancel = func() error { return caddy.Process.Signal(syscall.SIGTERM) }
 	caddy.WaitDelay = 5 * time.Second
-	log, err := os.Create(filepath.Join(home, "caddy.log"))
+	log, err := os.Create(filepath.Join(d.home, "caddy.log"))
 	if err != nil {
 		return err
 	}
@@ -104,7 +114,7 @@ func run(ctx context.Context) error {
 	if err := ready(ctx, exited); err != nil {
 		return fmt.Errorf("%w: see %s", err, log.Name())
 	}
-	print(secrets, token)
+	started()
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 	for {
@@ -115,7 +125,7 @@ func run(ctx context.Context) error {
 			}
 			return fmt.Errorf("caddy ended (%v): see %s", err, log.Name())
 		case <-ticker.C:
-			if err := renew(ctx, h); err != nil {
+			if err := d.renew(ctx); err != nil {
 				return err
 			}
 		}
@@ -123,50 +133,50 @@ func run(ctx context.Context) error {
 }
 
 // prepare makes what is missing, and signs what is there anew.
-func prepare(ctx context.Context, h *control.Home) (map[string]map[string]string, error) {
-	secrets := make(map[string]map[string]string)
-	raw, err := os.ReadFile(keysFile)
+func (d *demo) prepare(ctx context.Context) error {
+	d.secrets = make(map[string]map[string]string)
+	raw, err := os.ReadFile(d.keysFile())
 	if err == nil {
-		if err := json.Unmarshal(raw, &secrets); err != nil {
-			return nil, fmt.Errorf("%s: %w: remove %s to begin anew", keysFile, err, home)
+		if err := json.Unmarshal(raw, &d.secrets); err != nil {
+			return fmt.Errorf("%s: %w: remove %s to begin anew", d.keysFile(), err, d.home)
 		}
-		return secrets, renew(ctx, h)
+		return d.renew(ctx)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return err
 	}
 	for name := range hosts {
 		document, err := policies.Policy(name)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		b, err := h.Bundle(name)
+		b, err := d.control.Bundle(name)
 		if err != nil {
-			if b, err = h.Init(ctx, control.NewBundle{
+			if b, err = d.control.Init(ctx, control.NewBundle{
 				Name: name, Audience: caddymodule.DefaultAudience, Policy: document, File: name + "/policy.yaml", Hosts: hosts[name],
 			}); err != nil {
-				return nil, err
+				return err
 			}
 		}
-		secrets[name] = make(map[string]string)
+		d.secrets[name] = make(map[string]string)
 		for label, n := range keys[name] {
 			n.Name = "demo " + label
 			_, secret, err := b.Create(ctx, n)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			secrets[name][label] = secret.Reveal()
+			d.secrets[name][label] = secret.Reveal()
 		}
 	}
-	if raw, err = json.MarshalIndent(secrets, "", "  "); err != nil {
-		return nil, err
+	if raw, err = json.MarshalIndent(d.secrets, "", "  "); err != nil {
+		return err
 	}
-	return secrets, os.WriteFile(keysFile, raw, 0o600)
+	return os.WriteFile(d.keysFile(), raw, 0o600)
 }
 
-func renew(ctx context.Context, h *control.Home) error {
+func (d *demo) renew(ctx context.Context) error {
 	for name := range hosts {
-		b, err := h.Bundle(name)
+		b, err := d.control.Bundle(name)
 		if err != nil {
 			return err
 		}
@@ -178,12 +188,13 @@ func renew(ctx context.Context, h *control.Home) error {
 }
 
 // customer makes a customer token that outlives a day of trying things.
-func customer(ctx context.Context, h *control.Home) (string, error) {
-	b, err := h.Bundle("vesuviopay")
+func (d *demo) customer(ctx context.Context) error {
+	b, err := d.control.Bundle("vesuviopay")
 	if err != nil {
-		return "", err
+		return err
 	}
-	return b.DemoToken(ctx, "alice", map[string]string{"store_id": "store_1", "env": "test"}, 24*time.Hour)
+	d.token, err = b.DemoToken(ctx, "alice", map[string]string{"store_id": "store_1", "env": "test"}, 24*time.Hour)
+	return err
 }
 
 // ready waits until Caddy answers on both ports.
@@ -214,39 +225,58 @@ func ready(ctx context.Context, exited chan error) error {
 	}
 }
 
-func print(secrets map[string]map[string]string, token string) {
-	var b strings.Builder
-	line := func(answer, args string) {
-		fmt.Fprintf(&b, "# %s\ncurl -i --cacert %s %s\n\n", answer, rootCert, args)
+// try is a request to try, with the status that it gets and why.
+type try struct {
+	status  int
+	why     string
+	command string
+}
+
+func (d *demo) tries() (out []try) {
+	add := func(status int, why, format string, args ...any) {
+		out = append(out, try{status, why, "curl -i --cacert " + d.rootCert() + " " + fmt.Sprintf(format, args...)})
 	}
+	secure := func(host, path string) string { return "https://" + host + ".localhost" + httpsPort + path }
+	vinr, pay := d.secrets["vinr"], d.secrets["vesuviopay"]["publishable"]
+	add(200, "vinr, secret key: the upstream learns who calls",
+		"-H 'X-Api-Key: %s' %s", vinr["secret"], secure("api.vinr", "/v1/payments"))
+	add(403, "vinr, the same over plain HTTP: refused, and no redirect",
+		"-H 'X-Api-Key: %s' http://api.vinr.localhost%s/v1/payments", vinr["secret"], httpPort)
+	add(200, "vinr, restricted key with refunds:read, reading",
+		"-H 'Authorization: Bearer %s' %s", vinr["reporting"], secure("api.vinr", "/v1/refunds"))
+	add(403, "vinr, the same key, writing",
+		"-X POST -H 'Authorization: Bearer %s' %s", vinr["reporting"], secure("api.vinr", "/v1/refunds"))
+	add(200, "vinr, publishable key, creating a client session",
+		"-X POST -H 'X-Api-Key: %s' %s", vinr["publishable"], secure("api.vinr", "/v1/client_sessions"))
+	add(401, "vinr, test key on the live host",
+		"-H 'X-Api-Key: %s' %s", vinr["test"], secure("api.vinr", "/v1/payments"))
+	add(200, "vinr, test key on the sandbox",
+		"-H 'X-Api-Key: %s' %s", vinr["test"], secure("sandbox.api.vinr", "/v1/payments"))
+	add(401, "vesuviopay, cart without a customer: INVALID_TOKEN",
+		"-H 'X-API-Key: %s' %s", pay, secure("api.vesuviopay", "/api/v1/sdk/cart/store_1"))
+	add(403, "vesuviopay, another store: NO_STORE_ACCESS",
+		"-H 'X-API-Key: %s' %s", pay, secure("api.vesuviopay", "/api/v1/sdk/stores/store_2/config"))
+	add(200, "vesuviopay, cart with key and customer token",
+		"-H 'X-API-Key: %s' -H 'Authorization: Bearer %s' %s", pay, d.token, secure("api.vesuviopay", "/api/v1/sdk/cart/store_1"))
+	add(403, "vinfer, read-only key creating a campaign: required_scope read-write",
+		"-X POST -H 'Authorization: Bearer %s' %s", d.secrets["vinfer"]["reader"], secure("api.vinfer", "/v1/campaigns"))
+	add(200, "enterprise, invoices:read",
+		"-H 'Authorization: Bearer %s' %s", d.secrets["enterprise"]["reporting"], secure("api.enterprise", "/v1/invoices"))
+	shop := d.secrets["example"]["shop"]
+	add(200, "example, key limited to one web shop, from there",
+		"-H 'Authorization: Bearer %s' -H 'Origin: https://shop.example.com' %s", shop, secure("api.example", "/v1/users/usr_123"))
+	add(403, "example, the same key from elsewhere",
+		"-H 'Authorization: Bearer %s' %s", shop, secure("api.example", "/v1/users/usr_123"))
+	return out
+}
+
+// text is what the demo prints once it runs.
+func (d *demo) text() string {
+	var b strings.Builder
 	b.WriteString("\nKeystile is running in front of five APIs. Try these:\n\n")
-	vinr := secrets["vinr"]
-	line("vinr, secret key: 200, and the upstream learns who calls",
-		fmt.Sprintf("-H 'X-Api-Key: %s' https://api.vinr.localhost%s/v1/payments", vinr["secret"], httpsPort))
-	line("vinr, the same over plain HTTP: 403, and no redirect",
-		fmt.Sprintf("-H 'X-Api-Key: %s' http://api.vinr.localhost%s/v1/payments", vinr["secret"], httpPort))
-	line("vinr, restricted key with refunds:read: 200 for reading",
-		fmt.Sprintf("-H 'Authorization: Bearer %s' https://api.vinr.localhost%s/v1/refunds", vinr["reporting"], httpsPort))
-	line("vinr, the same key writing: 403",
-		fmt.Sprintf("-X POST -H 'Authorization: Bearer %s' https://api.vinr.localhost%s/v1/refunds", vinr["reporting"], httpsPort))
-	line("vinr, publishable key creating a client session: 200",
-		fmt.Sprintf("-X POST -H 'X-Api-Key: %s' https://api.vinr.localhost%s/v1/client_sessions", vinr["publishable"], httpsPort))
-	line("vinr, test key on the live host: 401",
-		fmt.Sprintf("-H 'X-Api-Key: %s' https://api.vinr.localhost%s/v1/payments", vinr["test"], httpsPort))
-	line("vinr, test key on the sandbox: 200",
-		fmt.Sprintf("-H 'X-Api-Key: %s' https://sandbox.api.vinr.localhost%s/v1/payments", vinr["test"], httpsPort))
-	line("vesuviopay, cart without a customer: 401 INVALID_TOKEN",
-		fmt.Sprintf("-H 'X-API-Key: %s' https://api.vesuviopay.localhost%s/api/v1/sdk/cart/store_1", secrets["vesuviopay"]["publishable"], httpsPort))
-	line("vesuviopay, another store: 403 NO_STORE_ACCESS",
-		fmt.Sprintf("-H 'X-API-Key: %s' https://api.vesuviopay.localhost%s/api/v1/sdk/stores/store_2/config", secrets["vesuviopay"]["publishable"], httpsPort))
-	line("vesuviopay, cart with key and customer token: 200",
-		fmt.Sprintf("-H 'X-API-Key: %s' -H 'Authorization: Bearer %s' https://api.vesuviopay.localhost%s/api/v1/sdk/cart/store_1", secrets["vesuviopay"]["publishable"], token, httpsPort))
-	line("vinfer, read-only key creating a campaign: 403 with required_scope read-write",
-		fmt.Sprintf("-X POST -H 'Authorization: Bearer %s' https://api.vinfer.localhost%s/v1/campaigns", secrets["vinfer"]["reader"], httpsPort))
-	line("enterprise, invoices:read: 200",
-		fmt.Sprintf("-H 'Authorization: Bearer %s' https://api.enterprise.localhost%s/v1/invoices", secrets["enterprise"]["reporting"], httpsPort))
-	line("example, key limited to one web shop, from there: 200; leave the Origin away: 403",
-		fmt.Sprintf("-H 'Authorization: Bearer %s' -H 'Origin: https://shop.example.com' https://api.example.localhost%s/v1/users/usr_123", secrets["example"]["shop"], httpsPort))
-	fmt.Fprintf(&b, "Keys: bin/caddy keystile keys list --home %s --bundle vinr\nLog:  %s/caddy.log   Stop: Ctrl-C\n", home, home)
-	fmt.Print(b.String())
+	for _, t := range d.tries() {
+		fmt.Fprintf(&b, "# %d: %s\n%s\n\n", t.status, t.why, t.command)
+	}
+	fmt.Fprintf(&b, "Keys: bin/caddy keystile keys list --home %s --bundle vinr\nLog:  %s/caddy.log   Stop: Ctrl-C\n", d.home, d.home)
+	return b.String()
 }
