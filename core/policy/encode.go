@@ -191,7 +191,6 @@ func Decode(b []byte) (*Policy, error) {
 		err = p.Init()
 	}
 	if err == nil {
-		// What was skipped or given in another form would be lost here.
 		err = p.checkIndexes()
 	}
 	if err != nil {

@@ -77,7 +77,7 @@ func TestMatchLikeServeMux(t *testing.T) {
 				continue // to the same path with a slash, which Match never does
 			}
 			got := ""
-			if p := rt.root.match(parsePath(t, s.String()), 0, GET, false); p != nil {
+			if p := rt.root.match(parsePath(t, s.String()), 0, GET); p != nil {
 				got = "GET " + p.text
 			}
 			compared++
@@ -88,6 +88,57 @@ func TestMatchLikeServeMux(t *testing.T) {
 	}
 	if compared < 10000 {
 		t.Errorf("only %d paths were compared", compared)
+	}
+}
+
+// A path that upstreams could take for another route's selects none, for every
+// method; one that is merely in upper case, or ends with a slash, selects its own.
+func TestCaseAndSlash(t *testing.T) {
+	p := &Policy{}
+	route := func(name string, methods MethodSet, patterns ...string) Route {
+		return Route{Name: name, Patterns: patterns, Methods: methods, Kinds: 1}
+	}
+	get, post := MethodSet(0).With(GET), MethodSet(0).With(POST)
+	var err error
+	if p.router, err = newRouter([]Route{
+		route("all", AllMethods, "/v1/{x}", "/v1/{x}/{rest...}"),
+		route("sessions", post, "/v1/sessions"),
+		route("billing", AllMethods, "/v1/billing", "/v1/billing/{rest...}"),
+		route("upper", get, "/V2/A/x"),
+		route("lower", get, "/v2/a/y"),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string][2]string{ // for GET and POST
+		"/v1/payments":   {"all", "all"},
+		"/v1/payments/":  {"all", "all"},
+		"/v1/PAYMENTS/x": {"all", "all"},
+		"/v1/sessions":   {"all", "sessions"},
+		"/v1/sessions/":  {"", ""},
+		"/v1/Sessions":   {"", ""},
+		"/v1/SESSIONS/":  {"", ""},
+		"/v1/sessions/x": {"all", "all"},
+		"/v1/billing":    {"billing", "billing"},
+		"/v1/billing/":   {"billing", "billing"},
+		"/v1/billing/X/": {"billing", "billing"},
+		"/v1/Billing":    {"", ""},
+		"/v1/bILLING/x":  {"", ""},
+		"/V1/payments":   {"", ""},
+		"/V2/A/x":        {"upper", ""},
+		"/V2/A/y":        {"", ""},
+		"/v2/a/y":        {"lower", ""},
+		"/v2/a/x":        {"", ""},
+		"/v2/a/y/":       {"", ""},
+	} {
+		for i, m := range []Method{GET, POST} {
+			got := ""
+			if r := p.Match(parsePath(t, path), m).Route; r != nil {
+				got = r.Name
+			}
+			if got != want[i] {
+				t.Errorf("%s %s: %q, not %q", m, path, got, want[i])
+			}
+		}
 	}
 }
 

@@ -231,7 +231,7 @@ func (p *pattern) set(byMethod *[NumMethods]*pattern) {
 }
 
 func (n *node) child(literal string) *node {
-	if c := n.literal(literal, false); c != nil {
+	if c := n.literal(literal); c != nil {
 		return c
 	}
 	c := new(node)
@@ -245,12 +245,12 @@ func (n *node) child(literal string) *node {
 	return c
 }
 
-func (n *node) literal(s string, fold bool) *node {
-	if n.index != nil && !fold {
+func (n *node) literal(s string) *node {
+	if n.index != nil {
 		return n.index[s]
 	}
 	for i := range n.literals {
-		if l := &n.literals[i]; l.text == s || fold && equalFold(l.text, s) {
+		if l := &n.literals[i]; l.text == s {
 			return l.node
 		}
 	}
@@ -259,18 +259,18 @@ func (n *node) literal(s string, fold bool) *node {
 
 // match finds the most specific pattern for the segments of path from at on. A
 // node is met at most once, so the tree's size bounds the work.
-func (n *node) match(path *Path, at int, m Method, fold bool) *pattern {
+func (n *node) match(path *Path, at int, m Method) *pattern {
 	if at == path.count {
 		return n.end[m]
 	}
 	seg := path.segment(at)
-	if c := n.literal(seg, fold); c != nil {
-		if p := c.match(path, at+1, m, fold); p != nil {
+	if c := n.literal(seg); c != nil {
+		if p := c.match(path, at+1, m); p != nil {
 			return p
 		}
 	}
 	if seg != "" && n.single != nil {
-		if p := n.single.match(path, at+1, m, fold); p != nil {
+		if p := n.single.match(path, at+1, m); p != nil {
 			return p
 		}
 	}
@@ -286,30 +286,69 @@ type Match struct {
 }
 
 // Match finds the route for a path. There is none where the path would select
-// another one once ASCII case is folded or one trailing slash is removed,
-// because upstreams differ in both.
+// another one, for any method, once ASCII case is folded or one trailing slash
+// is removed, because upstreams differ in both.
 func (p *Policy) Match(path *Path, m Method) Match {
 	root := &p.router.root
-	found := root.match(path, 0, m, false)
+	found := root.match(path, 0, m)
 	if found == nil {
 		return Match{}
 	}
 	fold := p.router.upper || path.has&classUpper != 0
-	if fold && root.another(found, path, m, true) {
-		return Match{}
-	}
-	if cut, ok := path.withoutSlash(); ok {
-		if root.another(found, &cut, m, false) || fold && root.another(found, &cut, m, true) {
+	cut, slash := path.withoutSlash()
+	if fold || slash {
+		var as selection
+		root.selectAll(path, 0, false, &as)
+		if fold && root.selectsAnother(&as, path, true) ||
+			slash && root.selectsAnother(&as, &cut, false) ||
+			fold && slash && root.selectsAnother(&as, &cut, true) {
 			return Match{}
 		}
 	}
 	return Match{found.route, found, path}
 }
 
-// another says whether path selects another route than found's.
-func (n *node) another(found *pattern, path *Path, m Method, fold bool) bool {
-	p := n.match(path, 0, m, fold)
-	return p != nil && p.route != found.route
+// selection is what a path selects, by method.
+type selection [NumMethods]*pattern
+
+// selectAll fills in what the segments of path from at on select, for methods
+// that have nothing yet. With fold, letters are compared without their case.
+func (n *node) selectAll(path *Path, at int, fold bool, s *selection) {
+	if at == path.count {
+		s.fill(&n.end)
+		return
+	}
+	seg := path.segment(at)
+	for i := range n.literals {
+		if l := &n.literals[i]; l.text == seg || fold && equalFold(l.text, seg) {
+			l.node.selectAll(path, at+1, fold, s)
+		}
+	}
+	if seg != "" && n.single != nil {
+		n.single.selectAll(path, at+1, fold, s)
+	}
+	s.fill(&n.multi)
+}
+
+func (s *selection) fill(from *[NumMethods]*pattern) {
+	for m, p := range from {
+		if s[m] == nil {
+			s[m] = p
+		}
+	}
+}
+
+// selectsAnother says whether path selects another route than as does, for some
+// method. Selecting none is not another.
+func (n *node) selectsAnother(as *selection, path *Path, fold bool) bool {
+	var s selection
+	n.selectAll(path, 0, fold, &s)
+	for m, p := range s {
+		if p != nil && (as[m] == nil || as[m].route != p.route) {
+			return true
+		}
+	}
+	return false
 }
 
 // Pattern is the pattern that matched.

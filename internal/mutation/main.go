@@ -91,9 +91,9 @@ var mutants = []mutant{
 	{"port", host, "n < 1 || n > 65535 || ", "", tables},
 
 	// 3 route
-	{"case of the path", route, "if fold && root.another(found, path, m, true) {", "if false {", tables},
-	{"trailing slash", route, "if root.another(found, &cut, m, false) || fold && root.another(found, &cut, m, true) {", "if false && root.another(found, &cut, m, true) {", tables},
-	{"case and slash at once", route, " || fold && root.another(found, &cut, m, true) {", " {", tables},
+	{"case of the path", route, "if fold && root.selectsAnother(&as, path, true) ||", "if fold && false ||", tables},
+	{"trailing slash", route, "slash && root.selectsAnother(&as, &cut, false) ||", "", tables},
+	{"case and slash at once", route, "fold && slash && root.selectsAnother(&as, &cut, true) {", "false {", tables},
 	{"preflight's Origin", verifier, `len(c.Headers.Values("Origin")) == 0 || `, "", tables},
 	{"preflight's method", verifier, ` || len(c.Headers.Values("Access-Control-Request-Method")) == 0 {`, " {", tables},
 	{"preflight opted in", route, "if pt.route.CORS && pt.matches(path) {", "if pt.matches(path) {", tables},
