@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/http"
@@ -83,8 +84,12 @@ https:// {
 `))
 
 func startCaddy(f *table.Fixture) (h *caddyHost, err error) {
-	if _, err := os.Stat(caddyBinary); err != nil {
+	binary, err := os.Stat(caddyBinary)
+	if err != nil {
 		return nil, fmt.Errorf("%s is missing: make it with `make build`", caddyBinary)
+	}
+	if file := newerSource(binary.ModTime()); file != "" {
+		fmt.Fprintf(os.Stderr, "note: %s is older than %s; `make build` makes it anew\n", caddyBinary, file)
 	}
 	h = &caddyHost{exited: make(chan error, 1), secrets: f.Secrets()}
 	if h.dir, err = os.MkdirTemp("", "conformance-"); err != nil {
@@ -122,6 +127,23 @@ func startCaddy(f *table.Fixture) (h *caddyHost, err error) {
 		return h, err
 	}
 	return h, h.start(config.Name())
+}
+
+// newerSource names a file that bin/caddy is made of and that has changed since.
+func newerSource(built time.Time) (newer string) {
+	for _, dir := range []string{"core", "caddymodule", "policies"} {
+		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") || filepath.Ext(path) != ".go" {
+				return err
+			}
+			if info, err := d.Info(); err == nil && info.ModTime().After(built) {
+				newer = path
+				return fs.SkipAll
+			}
+			return nil
+		})
+	}
+	return newer
 }
 
 func (h *caddyHost) start(config string) error {
