@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"slices"
@@ -266,7 +267,7 @@ func (n *node) digest(i int) []byte { return n.digests[32*i : 32*i+32] }
 // record decodes the record of d. It returns nil if the leaf has none.
 func (n *node) record(d *credential.Digest) (*Record, error) {
 	i := sort.Search(int(n.count), func(i int) bool { return bytes.Compare(n.digest(i), d[:]) >= 0 })
-	if i == int(n.count) || !bytes.Equal(n.digest(i), d[:]) {
+	if i == int(n.count) || subtle.ConstantTimeCompare(n.digest(i), d[:]) != 1 {
 		return nil, nil
 	}
 	return n.recordAt(i)
