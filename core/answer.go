@@ -21,9 +21,9 @@ func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route) {
 	} else {
 		answer = policy.Fallback(reason)
 	}
-	var granted []string
-	if d.Key != nil && d.Key.Scopes != "" {
-		granted = strings.Split(d.Key.Scopes, " ")
+	granted := ""
+	if d.Key != nil {
+		granted = d.Key.Scopes
 	}
 	d.Status = answer.Status
 	d.Body = answer.Render(d.RequiredScope, granted)

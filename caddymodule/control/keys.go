@@ -185,27 +185,8 @@ func (k *Key) record() (bundle.Record, error) {
 	r := bundle.Record{
 		Digest: k.Digest, KeyID: k.ID, Kind: k.Kind, Environment: k.Environment, Tenant: k.Tenant,
 		Status: status, Scopes: k.Scopes, NotBefore: unix(k.NotBefore), Expires: unix(k.Expires),
-		Endpoints: slices.Sorted(slices.Values(k.Endpoints)),
 	}
-	for _, ip := range k.IPs {
-		p, err := policy.ParseIP(ip)
-		if err != nil {
-			return r, err
-		}
-		r.Prefixes = append(r.Prefixes, p)
-	}
-	r.Prefixes = bundle.SortPrefixes(r.Prefixes)
-	for _, s := range k.Referrers {
-		o, err := policy.ParseOrigin(s)
-		if err != nil {
-			return r, err
-		}
-		r.Referrers = append(r.Referrers, o.Canonical())
-	}
-	slices.Sort(r.Referrers)
-	r.Referrers = slices.Compact(r.Referrers)
-	r.Endpoints = slices.Compact(r.Endpoints)
-	return r, nil
+	return r, r.Restrict(k.IPs, k.Referrers, k.Endpoints)
 }
 
 func unix(t *time.Time) int64 {

@@ -15,7 +15,6 @@ import (
 // cannot push out what real ones need.
 type Cache struct {
 	nodes *ristretto.Cache[[]byte, *node]
-	limit int64
 }
 
 // averageNode is a usual size of a node in bytes, to choose the number of
@@ -35,7 +34,7 @@ func NewCache(limit int64) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Cache{nodes, limit}, nil
+	return &Cache{nodes}, nil
 }
 
 // Words is the first 128 bits of a hash as two words, which ristretto takes as

@@ -128,6 +128,31 @@ func (r *Record) Check() error {
 	return nil
 }
 
+// Restrict limits the record to IP addresses or prefixes, referrers and
+// endpoints, as people write them.
+func (r *Record) Restrict(ips, referrers, endpoints []string) error {
+	r.Prefixes, r.Referrers = nil, nil
+	for _, s := range ips {
+		p, err := policy.ParseIP(s)
+		if err != nil {
+			return err
+		}
+		r.Prefixes = append(r.Prefixes, p)
+	}
+	r.Prefixes = SortPrefixes(r.Prefixes)
+	for _, s := range referrers {
+		o, err := policy.ParseOrigin(s)
+		if err != nil {
+			return err
+		}
+		r.Referrers = append(r.Referrers, o.Canonical())
+	}
+	slices.Sort(r.Referrers)
+	r.Referrers = slices.Compact(r.Referrers)
+	r.Endpoints = slices.Compact(slices.Sorted(slices.Values(endpoints)))
+	return nil
+}
+
 func sorted(list []string) bool {
 	for i, s := range list {
 		if s == "" || i > 0 && list[i-1] >= s {

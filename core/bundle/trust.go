@@ -78,12 +78,6 @@ func parseVerifier(s string) (v verifier, err error) {
 	return v, nil
 }
 
-// CheckVerifier says why key cannot be trusted.
-func CheckVerifier(key string) error {
-	_, err := parseVerifier(key)
-	return err
-}
-
 // openNote verifies the exact bytes of msg before anything in them is parsed
 // and returns the text with the number of distinct keys that signed it. Lines
 // of unknown signers are ignored; a bad signature by a known key is an error

@@ -1,6 +1,10 @@
 package credential
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/keystile/keystile/core/internal/ascii"
+)
 
 // Headers gives the lines of a request's header fields.
 type Headers interface {
@@ -23,7 +27,7 @@ func (s Source) Value(line string) (string, bool) {
 		return line, line != ""
 	}
 	n := len(s.Scheme)
-	if len(line) <= n+1 || line[n] != ' ' || !equalFoldASCII(line[:n], s.Scheme) {
+	if len(line) <= n+1 || line[n] != ' ' || !ascii.EqualFold(line[:n], s.Scheme) {
 		return "", false
 	}
 	return line[n+1:], true
@@ -49,26 +53,6 @@ func Find(sources []Source, h Headers) (value string, lines int, ok bool) {
 	return value, lines, true
 }
 
-// equalFoldASCII folds A–Z alone: strings.EqualFold also takes U+212A for k (R23).
-func equalFoldASCII(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if lower(a[i]) != lower(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		c |= 0x20
-	}
-	return c
-}
-
 // WithinEncoded is [Grammar.Within] for s as received and once more after one
 // percent-decoding, for a URL's path and query and for cookies (R29).
 func (g *Grammar) WithinEncoded(s string) bool {
@@ -81,8 +65,8 @@ func (g *Grammar) WithinEncoded(s string) bool {
 	decoded := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] == '%' && i+2 < len(s) {
-			if hi, lo := hexDigit[s[i+1]], hexDigit[s[i+2]]; hi >= 0 && lo >= 0 {
-				decoded = append(decoded, byte(hi<<4|lo))
+			if c, ok := ascii.Unhex(s[i+1], s[i+2]); ok {
+				decoded = append(decoded, c)
 				i += 2
 				continue
 			}
@@ -91,16 +75,3 @@ func (g *Grammar) WithinEncoded(s string) bool {
 	}
 	return g.Within(string(decoded))
 }
-
-var hexDigit = func() (t [256]int16) {
-	for i := range t {
-		t[i] = -1
-	}
-	for i, c := range "0123456789abcdef" {
-		t[c] = int16(i)
-		if c >= 'a' {
-			t[c-0x20] = int16(i)
-		}
-	}
-	return t
-}()

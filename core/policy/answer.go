@@ -78,8 +78,9 @@ func parseBody(s string) (t bodyTemplate, err error) {
 	}
 }
 
-// Render returns the body. The caller must not change it.
-func (a *Answer) Render(required string, granted []string) []byte {
+// Render returns the body, for the scope that was missing and those granted,
+// which are separated by spaces. The caller must not change it.
+func (a *Answer) Render(required, granted string) []byte {
 	t := a.body
 	for i, r := range a.ByRequired {
 		if r.Scope == required {
@@ -95,7 +96,7 @@ func (a *Answer) Render(required string, granted []string) []byte {
 		case requiredVar:
 			out = appendJSON(out, required)
 		case currentVar:
-			out = appendJSON(out, strings.Join(granted, " "))
+			out = appendJSON(out, granted)
 		default:
 			out = append(out, part...)
 		}

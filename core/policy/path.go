@@ -1,6 +1,10 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/keystile/keystile/core/internal/ascii"
+)
 
 // Path is a canonical request path, taken apart. The zero value is none; it is
 // filled in by [Path.Parse].
@@ -143,11 +147,11 @@ func canonicalEscape(s string) bool {
 	if len(s) < 3 {
 		return false
 	}
-	hi, lo := unhex(s[1]), unhex(s[2])
-	if hi < 0 || lo < 0 {
+	c, ok := ascii.Unhex(s[1], s[2])
+	if !ok {
 		return false
 	}
-	switch c := byte(hi<<4 | lo); {
+	switch {
 	case c < 0x20, c >= 0x7f:
 		return false
 	case c-'a' < 26, c-'A' < 26, c-'0' < 10:
@@ -155,16 +159,4 @@ func canonicalEscape(s string) bool {
 	default:
 		return strings.IndexByte(`-._~/\%;#?`, c) < 0
 	}
-}
-
-func unhex(c byte) int {
-	switch {
-	case c-'0' < 10:
-		return int(c - '0')
-	case c-'a' < 6:
-		return int(c-'a') + 10
-	case c-'A' < 6:
-		return int(c-'A') + 10
-	}
-	return -1
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/keystile/keystile/core/internal/ascii"
 )
 
 // pattern is a path pattern taken apart.
@@ -136,7 +138,7 @@ func (p *pattern) overlaps(q *pattern) bool {
 }
 
 func sameLiteral(a, b string, fold bool) bool {
-	return a == b || fold && equalFold(a, b)
+	return a == b || fold && ascii.EqualFold(a, b)
 }
 
 // conflict says why p and q of different routes cannot stand beside each
@@ -320,7 +322,7 @@ func (n *node) selectAll(path *Path, at int, fold bool, s *selection) {
 	}
 	seg := path.segment(at)
 	for i := range n.literals {
-		if l := &n.literals[i]; l.text == seg || fold && equalFold(l.text, seg) {
+		if l := &n.literals[i]; l.text == seg || fold && ascii.EqualFold(l.text, seg) {
 			l.node.selectAll(path, at+1, fold, s)
 		}
 	}
@@ -350,9 +352,6 @@ func (n *node) selectsAnother(as *selection, path *Path, fold bool) bool {
 	}
 	return false
 }
-
-// Pattern is the pattern that matched.
-func (m *Match) Pattern() string { return m.pattern.text }
 
 // Param returns the raw path segment that the parameter called name matched.
 func (m *Match) Param(name string) string {
@@ -468,26 +467,6 @@ func hasUpper(s string) bool {
 		}
 	}
 	return false
-}
-
-// equalFold folds A–Z alone (R23).
-func equalFold(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		x, y := a[i], b[i]
-		if x-'A' < 26 {
-			x |= 0x20
-		}
-		if y-'A' < 26 {
-			y |= 0x20
-		}
-		if x != y {
-			return false
-		}
-	}
-	return true
 }
 
 // CheckRoutes says why routes cannot stand beside each other.

@@ -1,6 +1,10 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/keystile/keystile/core/internal/ascii"
+)
 
 // overrides are the headers by which some upstreams let a client replace the
 // method that was decided on (R20).
@@ -85,7 +89,7 @@ func (p *Policy) Strips(name string, keepToken bool) bool {
 	case stripAlways:
 		return true
 	case stripToken:
-		return !keepToken || !equalFold(name, p.Token.Source.Header)
+		return !keepToken || !ascii.EqualFold(name, p.Token.Source.Header)
 	}
 	return false
 }

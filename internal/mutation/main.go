@@ -105,7 +105,7 @@ var mutants = []mutant{
 	{"encoded key", request, "return g.Within(string(decoded))", "return false", tables},
 	{"more than one", verifier, "case lines > 1:\n\t\treturn policy.Multiple", "case false:\n\t\treturn policy.Multiple", tables},
 	{"none", verifier, "case lines == 0:\n\t\treturn policy.Missing", "case false:\n\t\treturn policy.Missing", tables},
-	{"scheme", request, "!equalFoldASCII(line[:n], s.Scheme)", "false", tables},
+	{"scheme", request, "!ascii.EqualFold(line[:n], s.Scheme)", "!ascii.EqualFold(s.Scheme, s.Scheme)", tables},
 	{"space after the scheme", request, "line[n] != ' ' || ", "", "./core/credential"},
 	{"names and length", verifier, "c.kind, c.env, ok = g.Split(value); !ok {", "c.kind, c.env, ok = g.Split(value); false {", inCore},
 	{"body and checksum", lookup, "if !s.Policy.Grammar().Valid(c.key) {", "if false {", tables},

@@ -176,7 +176,7 @@ func (s KeySpec) issue(p *policy.Policy, now time.Time) (rec bundle.Record, secr
 	rec = bundle.Record{
 		Digest: secret.Digest(), KeyID: p.Kinds[i].IDPrefix + "_" + credential.RandomText(16),
 		Kind: s.Kind, Environment: s.Environment, Tenant: s.Tenant, Status: bundle.Active,
-		Scopes: slices.Sorted(slices.Values(s.Scopes)), Endpoints: slices.Sorted(slices.Values(s.Endpoints)),
+		Scopes: slices.Sorted(slices.Values(s.Scopes)),
 	}
 	if s.Status != "" {
 		if rec.Status, err = bundle.ParseStatus(s.Status); err != nil {
@@ -189,22 +189,9 @@ func (s KeySpec) issue(p *policy.Policy, now time.Time) (rec bundle.Record, secr
 	if rec.Expires, err = relative(s.Expires, now); err != nil {
 		return rec, secret, err
 	}
-	for _, ip := range s.IPs {
-		prefix, err := policy.ParseIP(ip)
-		if err != nil {
-			return rec, secret, err
-		}
-		rec.Prefixes = append(rec.Prefixes, prefix)
+	if err := rec.Restrict(s.IPs, s.Referrers, s.Endpoints); err != nil {
+		return rec, secret, err
 	}
-	rec.Prefixes = bundle.SortPrefixes(rec.Prefixes)
-	for _, r := range s.Referrers {
-		o, err := policy.ParseOrigin(r)
-		if err != nil {
-			return rec, secret, err
-		}
-		rec.Referrers = append(rec.Referrers, o.Canonical())
-	}
-	slices.Sort(rec.Referrers)
 	return rec, secret, rec.Check()
 }
 
