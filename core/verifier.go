@@ -39,6 +39,9 @@ type Config struct {
 	// MaxAge denies everything once the bundle was signed longer ago than this;
 	// 0 leaves it at the bundle's own expiry.
 	MaxAge time.Duration
+	// Floor is the lowest bundle that is accepted, for edges that cannot keep
+	// what they have accepted across restarts.
+	Floor bundle.Floor
 	// TLSTerminators are socket peers that end TLS in front of this edge. A
 	// request from one counts as HTTPS if its only X-Forwarded-Proto line is
 	// "https" (R3).
@@ -78,6 +81,9 @@ func New(config Config) (*Verifier, error) {
 	}
 	if config.ClockSkew < 0 || config.MaxAge < 0 {
 		return nil, errors.New("clock_skew and max_age cannot be negative")
+	}
+	if f := config.Floor; f.Version < 0 || f.PolicyVersion < 0 {
+		return nil, errors.New("min_version cannot be negative")
 	}
 	setDefault(&config.RecordCache, 64*mib)
 	setDefault(&config.NodeCache, 64*mib)
@@ -130,18 +136,35 @@ func (v *Verifier) Wait() {
 	v.nodes.Wait()
 }
 
-// Activate makes b the bundle that decides, unless it is older than the active
-// one, of the same version with another text, or signed in the future. The
-// active bundle then stays in use. A bundle that has expired is taken, and
-// denies everything.
+// Check says why b cannot become the active bundle: it is older than the active
+// one, of the same version with another text, below the floor, or signed in
+// the future ([bundle.ErrRollback], [bundle.ErrForked], [bundle.ErrFuture]).
+// One that has expired can, and then denies everything.
+func (v *Verifier) Check(b *bundle.Bundle) error {
+	if err := v.config.Floor.Check(&b.Mark); err != nil {
+		return err
+	}
+	if old := v.current.Load(); old != nil {
+		if err := b.CheckSuccession(&old.Mark); err != nil {
+			return err
+		}
+	}
+	if err := b.CheckTime(v.config.Now(), v.config.ClockSkew, 0); errors.Is(err, bundle.ErrFuture) {
+		return err
+	}
+	return nil
+}
+
+// Activate makes b the bundle that decides, unless [Verifier.Check] refuses it:
+// the active one then stays in use.
 func (v *Verifier) Activate(b *bundle.Bundle) error {
 	v.activate.Lock()
 	defer v.activate.Unlock()
+	if err := v.Check(b); err != nil {
+		return err
+	}
 	next := &snapshot{Bundle: b, generation: 1, policies: 1}
 	if old := v.current.Load(); old != nil {
-		if err := b.CheckSuccession(old.Bundle); err != nil {
-			return err
-		}
 		next.generation, next.policies = old.generation, old.policies
 		if b.Note.Policy != old.Note.Policy || !sameAllowed(b, old.Bundle) {
 			next.policies++
@@ -149,9 +172,6 @@ func (v *Verifier) Activate(b *bundle.Bundle) error {
 		} else if b.Manifest.Root != old.Manifest.Root {
 			next.generation++
 		}
-	}
-	if err := b.CheckTime(v.config.Now(), v.config.ClockSkew, 0); errors.Is(err, bundle.ErrFuture) {
-		return err
 	}
 	v.current.Store(next)
 	return nil

@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/keystile/keystile/core/policy"
 )
@@ -60,16 +59,10 @@ type NodeError struct {
 func (e *NodeError) Error() string { return fmt.Sprintf("node %s: %v", e.Node, e.Err) }
 func (e *NodeError) Unwrap() error { return e.Err }
 
-// Notes are the signed texts of a bundle, as exact bytes.
-type Notes struct{ Policy, Manifest []byte }
-
 // Bundle is a verified bundle. It is immutable and safe for concurrent use.
 type Bundle struct {
-	Note     PolicyNote
-	Manifest Manifest
-	Policy   *policy.Policy
-	// Notes are the bytes that were verified.
-	Notes Notes
+	Mark
+	Policy *policy.Policy
 
 	nodes   NodeSource
 	allowed allowed
@@ -78,28 +71,24 @@ type Bundle struct {
 
 // Open verifies notes and the compiled policy for an edge that trusts trust,
 // and returns the bundle whose nodes come from nodes. It does not ask whether
-// the bundle is still valid: see [Bundle.CheckTime] and [Bundle.CheckSuccession].
+// the bundle is still valid: see [Mark.CheckTime] and [Mark.CheckSuccession].
 func Open(notes Notes, compiled []byte, nodes NodeSource, trust *Trust) (*Bundle, error) {
-	note, err := trust.openPolicyNote(notes.Policy)
+	mark, err := trust.Open(notes)
 	if err != nil {
-		return nil, fmt.Errorf("policy note: %w", err)
+		return nil, err
 	}
-	manifest, err := openManifest(notes.Manifest, note)
-	if err != nil {
-		return nil, fmt.Errorf("manifest: %w", err)
-	}
-	if HashOf(compiled) != note.Policy {
+	if HashOf(compiled) != mark.Note.Policy {
 		return nil, errors.New("compiled policy: its bytes do not have the hash that the policy note names: publish again")
 	}
 	p, err := policy.Decode(compiled)
 	if err != nil {
 		return nil, err
 	}
-	allowed, err := newAllowed(note, p)
+	allowed, err := newAllowed(&mark.Note, p)
 	if err != nil {
 		return nil, fmt.Errorf("policy note: %w", err)
 	}
-	return &Bundle{Note: *note, Manifest: *manifest, Policy: p, Notes: notes, nodes: nodes, allowed: allowed}, nil
+	return &Bundle{Mark: *mark, Policy: p, nodes: nodes, allowed: allowed}, nil
 }
 
 // allowed are the kinds and environments that records may have.
@@ -117,58 +106,4 @@ func newAllowed(note *PolicyNote, p *policy.Policy) (a allowed, err error) {
 		}
 	}
 	return allowed{note.Kinds, note.Environments}, nil
-}
-
-// Limits of time.
-const (
-	// MaxLife is the longest time from version to expiry.
-	MaxLife = 7 * 24 * time.Hour
-	// DefaultLife is what a manifest gets unless told otherwise.
-	DefaultLife = 24 * time.Hour
-	// DefaultClockSkew is how far clocks may differ.
-	DefaultClockSkew = time.Minute
-)
-
-// Errors of [Bundle.CheckTime].
-var (
-	ErrExpired = errors.New("the bundle has expired: `bundle renew` signs it again")
-	ErrFuture  = errors.New("the bundle was signed in this clock's future: check the clock here and at the publisher")
-	ErrTooOld  = errors.New("the bundle is older than max_age: check that the publisher's heartbeat arrives")
-)
-
-// CheckTime says why the bundle cannot be used at now. maxAge 0 is no bound.
-func (b *Bundle) CheckTime(now time.Time, clockSkew, maxAge time.Duration) error {
-	switch ms, signed := now.UnixMilli(), b.Manifest.Version; {
-	case signed > ms+clockSkew.Milliseconds():
-		return ErrFuture
-	case ms >= b.Manifest.Expires:
-		return ErrExpired
-	case maxAge > 0 && ms-signed > maxAge.Milliseconds():
-		return ErrTooOld
-	}
-	return nil
-}
-
-// Errors of [Bundle.CheckSuccession].
-var (
-	ErrRollback = errors.New("it is older than the one in use")
-	ErrForked   = errors.New("another text was signed under the version in use: a signing key may be in other hands")
-)
-
-// CheckSuccession says why b cannot follow current, which may be nil.
-func (b *Bundle) CheckSuccession(current *Bundle) error {
-	if current == nil {
-		return nil
-	}
-	switch {
-	case b.Note.Version < current.Note.Version:
-		return fmt.Errorf("policy version %d after %d: %w", b.Note.Version, current.Note.Version, ErrRollback)
-	case b.Note.Version == current.Note.Version && b.Note.hash != current.Note.hash:
-		return fmt.Errorf("policy version %d: %w", b.Note.Version, ErrForked)
-	case b.Manifest.Version < current.Manifest.Version:
-		return fmt.Errorf("version %d after %d: %w", b.Manifest.Version, current.Manifest.Version, ErrRollback)
-	case b.Manifest.Version == current.Manifest.Version && b.Manifest != current.Manifest:
-		return fmt.Errorf("version %d: %w", b.Manifest.Version, ErrForked)
-	}
-	return nil
 }

@@ -409,17 +409,17 @@ func TestSuccession(t *testing.T) {
 	}
 	p.sign(t, p.now.UnixMilli()+1, DefaultLife)
 	second := p.open(t)
-	if err := second.CheckSuccession(first); err != nil {
+	if err := second.CheckSuccession(&first.Mark); err != nil {
 		t.Error(err)
 	}
-	if err := second.CheckSuccession(second); err != nil {
+	if err := second.CheckSuccession(&second.Mark); err != nil {
 		t.Error("the same bundle again is refused")
 	}
-	if err := first.CheckSuccession(second); !errors.Is(err, ErrRollback) {
+	if err := first.CheckSuccession(&second.Mark); !errors.Is(err, ErrRollback) {
 		t.Errorf("an older version: %v", err)
 	}
 	p.sign(t, p.now.UnixMilli()+1, DefaultLife-time.Hour)
-	if err := p.open(t).CheckSuccession(second); !errors.Is(err, ErrForked) {
+	if err := p.open(t).CheckSuccession(&second.Mark); !errors.Is(err, ErrForked) {
 		t.Errorf("the same version with another text: %v", err)
 	}
 	// An old policy note under a fresh manifest.
@@ -433,7 +433,7 @@ func TestSuccession(t *testing.T) {
 	third := p.open(t)
 	p.pub = &older
 	p.sign(t, p.now.UnixMilli()+6, DefaultLife)
-	if err := p.open(t).CheckSuccession(third); !errors.Is(err, ErrRollback) {
+	if err := p.open(t).CheckSuccession(&third.Mark); !errors.Is(err, ErrRollback) {
 		t.Errorf("an older policy note: %v", err)
 	}
 }

@@ -273,6 +273,20 @@ func (n *node) record(d *credential.Digest) (*Record, error) {
 	return n.recordAt(i)
 }
 
+// records calls use with every record of a leaf; a branch has none.
+func (n *node) records(use func(*Record) error) error {
+	for i := range n.bodies {
+		r, err := n.recordAt(i)
+		if err == nil {
+			err = use(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (n *node) recordAt(i int) (*Record, error) {
 	rec := &Record{Digest: credential.Digest(n.digest(i))}
 	body := bodyReader{strings: n.strings, rec: rec}

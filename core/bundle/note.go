@@ -1,8 +1,10 @@
 package bundle
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -179,8 +181,47 @@ func (l *lines) done() error {
 	return l.err
 }
 
-// SignPolicyNote returns the signed note of n. Signatures of other signers can
-// be added by merging their lines: the text does not change.
+// Text is what policy signers sign.
+func (n *PolicyNote) Text() []byte { return []byte(n.text()) }
+
+// ParsePolicyNote reads the text of a policy note, with or without signatures,
+// for somebody who is going to sign it. It verifies nothing.
+func ParsePolicyNote(b []byte) (*PolicyNote, error) {
+	text, _, _ := bytes.Cut(b, []byte("\n\n"))
+	n, err := parsePolicyNote(strings.TrimSuffix(string(text), "\n") + "\n")
+	if err != nil {
+		return nil, fmt.Errorf("policy note: %w", err)
+	}
+	return n, nil
+}
+
+// MergeNotes joins the signatures that several signers gave to one text, each
+// line once. It verifies nothing.
+func MergeNotes(signed ...[]byte) ([]byte, error) {
+	var merged []byte
+	for i, b := range signed {
+		text, lines, ok := bytes.Cut(b, []byte("\n\n"))
+		if !ok || len(lines) == 0 || lines[len(lines)-1] != '\n' {
+			return nil, fmt.Errorf("note %d has no signature: sign it first", i+1)
+		}
+		if i == 0 {
+			merged = append(append(merged, text...), "\n\n"...)
+		}
+		own, have, _ := bytes.Cut(merged, []byte("\n\n"))
+		if !bytes.Equal(text, own) {
+			return nil, fmt.Errorf("note %d has another text than the first: all must sign the same", i+1)
+		}
+		for line := range bytes.Lines(lines) {
+			if !slices.ContainsFunc(slices.Collect(bytes.Lines(have)), func(l []byte) bool { return bytes.Equal(l, line) }) {
+				merged = append(merged, line...)
+			}
+		}
+	}
+	return merged, nil
+}
+
+// SignPolicyNote returns the signed note of n. Signatures of other signers are
+// added by [MergeNotes]: the text does not change.
 func SignPolicyNote(n *PolicyNote, signers ...note.Signer) ([]byte, error) {
 	text := n.text()
 	if _, err := parsePolicyNote(text); err != nil {

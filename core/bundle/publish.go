@@ -16,26 +16,32 @@ type Publication struct {
 	Note     *PolicyNote
 }
 
-// Publish signs the policy note for p: all its kinds and environments may be
-// published, by any of the publishers, which are verifier keys.
-func Publish(p *policy.Policy, name, audience string, version int64, publishers []string, signers ...note.Signer) (*Publication, error) {
-	compiled := p.Encode()
+// NewPolicyNote returns the policy note for p, to be signed: all its kinds and
+// environments may be published, by any of the publishers, which are verifier
+// keys.
+func NewPolicyNote(p *policy.Policy, name, audience string, version int64, publishers []string) *PolicyNote {
 	n := &PolicyNote{
-		Name: name, Audience: audience, Version: version, Policy: HashOf(compiled),
+		Name: name, Audience: audience, Version: version, Policy: HashOf(p.Encode()),
 		Environments: p.Environments, Publishers: publishers,
 	}
 	for _, k := range p.Kinds {
 		n.Kinds = append(n.Kinds, k.Name)
 	}
+	return n
+}
+
+// Publish makes the policy note for p, as [NewPolicyNote] does, and signs it.
+func Publish(p *policy.Policy, name, audience string, version int64, publishers []string, signers ...note.Signer) (*Publication, error) {
+	n := NewPolicyNote(p, name, audience, version, publishers)
 	signed, err := SignPolicyNote(n, signers...)
 	if err != nil {
 		return nil, err
 	}
-	return &Publication{Notes: Notes{Policy: signed}, Compiled: compiled, Note: n}, nil
+	return &Publication{Notes: Notes{Policy: signed}, Compiled: p.Encode(), Note: n}, nil
 }
 
-// Republish takes up a policy note that was signed before, for the same compiled
-// policy.
+// Republish takes up a policy note that was signed before or elsewhere, for the
+// compiled policy.
 func Republish(signed, compiled []byte, trust *Trust) (*Publication, error) {
 	n, err := trust.openPolicyNote(signed)
 	if err != nil {

@@ -221,33 +221,25 @@ func (b *Bundle) node(hash Hash, at place, cache *Cache) (*node, error) {
 // ascending digest. It also refuses what spans leaves: key IDs given twice.
 func (b *Bundle) Walk(use func(*Record) error) error {
 	ids := make(map[string]struct{})
-	return b.walk(b.Manifest.Root, place{count: b.Manifest.Keys}, func(n *node, _ []byte) error {
-		for i := range int(n.count) {
-			if n.branch() {
-				break
-			}
-			r, err := n.recordAt(i)
-			if err != nil {
-				return err
-			}
+	return b.eachNode(func(n *node, _ []byte) error {
+		return n.records(func(r *Record) error {
 			if _, twice := ids[r.KeyID]; twice {
 				return fmt.Errorf("key ID %q is there twice", r.KeyID)
 			}
 			ids[r.KeyID] = struct{}{}
-			if err := use(r); err != nil {
-				return err
-			}
-		}
-		return nil
+			return use(r)
+		})
 	})
 }
 
 // Nodes reads and verifies the whole tree and calls use with every node, in tree
 // order.
 func (b *Bundle) Nodes(use func(Hash, []byte) error) error {
-	return b.walk(b.Manifest.Root, place{count: b.Manifest.Keys}, func(n *node, raw []byte) error {
-		return use(n.hash, raw)
-	})
+	return b.eachNode(func(n *node, raw []byte) error { return use(n.hash, raw) })
+}
+
+func (b *Bundle) eachNode(use func(*node, []byte) error) error {
+	return b.walk(b.Manifest.Root, place{count: b.Manifest.Keys}, use)
 }
 
 func (b *Bundle) walk(hash Hash, at place, use func(*node, []byte) error) error {

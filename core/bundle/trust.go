@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"filippo.io/edwards25519"
@@ -22,8 +23,11 @@ type Trust struct {
 
 type verifier struct {
 	note.Verifier
-	key [32]byte
+	key publicKey
 }
+
+// publicKey is an Ed25519 key, whatever name it goes by.
+type publicKey [32]byte
 
 // NewTrust trusts policy notes that threshold of the given verifier keys have
 // signed. Each key is checked: 32 bytes, canonical, on the curve, not of low
@@ -79,12 +83,12 @@ func parseVerifier(s string) (v verifier, err error) {
 }
 
 // openNote verifies the exact bytes of msg before anything in them is parsed
-// and returns the text with the number of distinct keys that signed it. Lines
+// and returns the text with the distinct keys that signed it. Lines
 // of unknown signers are ignored; a bad signature by a known key is an error
 // (R54).
-func openNote(msg []byte, known []verifier) (text string, signed int, err error) {
+func openNote(msg []byte, known []verifier) (text string, signed []publicKey, err error) {
 	if len(msg) > MaxNote {
-		return "", 0, fmt.Errorf("it has %d bytes: at most %d are possible", len(msg), MaxNote)
+		return "", nil, fmt.Errorf("it has %d bytes: at most %d are possible", len(msg), MaxNote)
 	}
 	list := make([]note.Verifier, len(known))
 	for i, v := range known {
@@ -94,19 +98,18 @@ func openNote(msg []byte, known []verifier) (text string, signed int, err error)
 	if err != nil {
 		var unverified *note.UnverifiedNoteError
 		if errors.As(err, &unverified) {
-			return "", 0, errors.New("none of the trusted keys has signed it")
+			return "", nil, errors.New("none of the trusted keys has signed it")
 		}
-		return "", 0, err
+		return "", nil, err
 	}
-	counted := make(map[[32]byte]bool)
 	for _, sig := range n.Sigs {
 		for _, v := range known {
-			if v.Name() == sig.Name && v.KeyHash() == sig.Hash {
-				counted[v.key] = true
+			if v.Name() == sig.Name && v.KeyHash() == sig.Hash && !slices.Contains(signed, v.key) {
+				signed = append(signed, v.key)
 			}
 		}
 	}
-	return n.Text, len(counted), nil
+	return n.Text, signed, nil
 }
 
 func (t *Trust) openPolicyNote(msg []byte) (*PolicyNote, error) {
@@ -114,8 +117,8 @@ func (t *Trust) openPolicyNote(msg []byte) (*PolicyNote, error) {
 	if err != nil {
 		return nil, err
 	}
-	if signed < t.threshold {
-		return nil, fmt.Errorf("%d of the trusted keys have signed it, and %d are needed", signed, t.threshold)
+	if len(signed) < t.threshold {
+		return nil, fmt.Errorf("%d of the trusted keys have signed it, and %d are needed", len(signed), t.threshold)
 	}
 	n, err := parsePolicyNote(text)
 	if err != nil {
@@ -130,25 +133,28 @@ func (t *Trust) openPolicyNote(msg []byte) (*PolicyNote, error) {
 	return n, nil
 }
 
-func openManifest(msg []byte, n *PolicyNote) (*Manifest, error) {
+// openManifest verifies the manifest of m's notes under m's policy note.
+func (m *Mark) openManifest() error {
 	var publishers []verifier
-	for _, k := range n.Publishers {
+	for _, k := range m.Note.Publishers {
 		v, err := parseVerifier(k)
 		if err != nil {
-			return nil, fmt.Errorf("publisher: %w", err)
+			return fmt.Errorf("publisher: %w", err)
 		}
 		publishers = append(publishers, v)
+		m.publishers = append(m.publishers, v.key)
 	}
-	text, _, err := openNote(msg, publishers)
+	text, signed, err := openNote(m.Notes.Manifest, publishers)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	m, err := parseManifest(text)
+	manifest, err := parseManifest(text)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if m.PolicyNote != n.hash {
-		return nil, errors.New("it was signed under another policy note")
+	if manifest.PolicyNote != m.Note.hash {
+		return errors.New("it was signed under another policy note")
 	}
-	return m, nil
+	m.Manifest, m.signedBy = *manifest, signed
+	return nil
 }

@@ -45,6 +45,7 @@ const (
 	grammar    = "core/credential/credential.go"
 	tokenFile  = "core/token/token.go"
 	bundleFile = "core/bundle/bundle.go"
+	mark       = "core/bundle/mark.go"
 	note       = "core/bundle/note.go"
 	trust      = "core/bundle/trust.go"
 	node       = "core/bundle/node.go"
@@ -63,12 +64,12 @@ var mutants = []mutant{
 	// the bundle's state
 	{"no bundle", verifier, "if c.snapshot == nil {\n\t\treturn policy.NoBundle\n\t}", "", inCore},
 	{"bundle's time", verifier, "c.now, c.config.ClockSkew, c.config.MaxAge)", "time.UnixMilli(c.snapshot.Manifest.Version), c.config.ClockSkew, c.config.MaxAge)", inCore},
-	{"max_age", bundleFile, "case maxAge > 0 && ms-signed > maxAge.Milliseconds():", "case false:", inCore},
-	{"expiry", bundleFile, "case ms >= b.Manifest.Expires:", "case false:", inCore},
-	{"clock behind", bundleFile, "case signed > ms+clockSkew.Milliseconds():", "case false:", inCore},
-	{"rollback", bundleFile, "case b.Manifest.Version < current.Manifest.Version:", "case false:", inCore},
-	{"policy rollback", bundleFile, "case b.Note.Version < current.Note.Version:", "case false:", inBundle},
-	{"fork", bundleFile, "case b.Manifest.Version == current.Manifest.Version && b.Manifest != current.Manifest:", "case false:", inCore},
+	{"max_age", mark, "case maxAge > 0 && ms-signed > maxAge.Milliseconds():", "case false:", inCore},
+	{"expiry", mark, "case ms >= m.Manifest.Expires:", "case false:", inCore},
+	{"clock behind", mark, "case signed > ms+clockSkew.Milliseconds():", "case false:", inCore},
+	{"rollback", mark, "case m.Manifest.Version < last.Manifest.Version:", "case false:", inCore},
+	{"policy rollback", mark, "case m.Note.Version < last.Note.Version:", "case false:", inBundle},
+	{"fork", mark, "case m.Manifest.Version == last.Manifest.Version && m.Manifest != last.Manifest:", "case false:", inCore},
 	{"bundle of the future", verifier, "errors.Is(err, bundle.ErrFuture) {\n\t\treturn err", "false {\n\t\treturn err", inCore},
 
 	// 2 shape
@@ -173,11 +174,11 @@ var mutants = []mutant{
 	{"not to be cached", answer, "Header{\"Cache-Control\", \"no-store\"},\n", "", tables},
 
 	// the bundle
-	{"compiled policy's hash", bundleFile, "if HashOf(compiled) != note.Policy {", "if false {", inBundle},
-	{"threshold", trust, "if signed < t.threshold {", "if false {", inBundle},
+	{"compiled policy's hash", bundleFile, "if HashOf(compiled) != mark.Note.Policy {", "if false {", inBundle},
+	{"threshold", trust, "if len(signed) < t.threshold {", "if false {", inBundle},
 	{"audience of the bundle", trust, "if n.Audience != t.audience {", "if false {", inBundle},
 	{"name of the bundle", trust, `if t.name != "" && n.Name != t.name {`, "if false {", inBundle},
-	{"manifest's policy note", trust, "if m.PolicyNote != n.hash {", "if false {", inBundle},
+	{"manifest's policy note", trust, "if manifest.PolicyNote != m.Note.hash {", "if false {", inBundle},
 	{"one key under two names", trust, "if other.key == v.key {", "if false {", inBundle},
 	{"low order", trust, "case new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 1:", "case false:", inBundle},
 	{"canonical key", trust, "case !bytes.Equal(point.Bytes(), v.key[:]):", "case !bytes.Equal(point.Bytes(), point.Bytes()):", inBundle},

@@ -1,0 +1,145 @@
+package bundle
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Notes are the signed texts of a bundle, as exact bytes.
+type Notes struct{ Policy, Manifest []byte }
+
+// Mark is a verified pair of notes: what a bundle says of itself, and what an
+// edge remembers of the highest bundle that it has accepted.
+type Mark struct {
+	Note     PolicyNote
+	Manifest Manifest
+	// Notes are the bytes that were verified.
+	Notes Notes
+
+	publishers []publicKey // that the policy note lists
+	signedBy   []publicKey // those of them that signed the manifest
+}
+
+// Open verifies the signatures of both notes and that they belong together.
+func (t *Trust) Open(notes Notes) (*Mark, error) {
+	note, err := t.openPolicyNote(notes.Policy)
+	if err != nil {
+		return nil, fmt.Errorf("policy note: %w", err)
+	}
+	m := &Mark{Note: *note, Notes: notes}
+	if err := m.openManifest(); err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	return m, nil
+}
+
+// Limits of time.
+const (
+	// MaxLife is the longest time from version to expiry.
+	MaxLife = 7 * 24 * time.Hour
+	// DefaultLife is what a manifest gets unless told otherwise.
+	DefaultLife = 24 * time.Hour
+	// DefaultClockSkew is how far clocks may differ.
+	DefaultClockSkew = time.Minute
+)
+
+// Errors of [Mark.CheckTime].
+var (
+	ErrExpired = errors.New("the bundle has expired: `bundle renew` signs it again")
+	ErrFuture  = errors.New("the bundle was signed in this clock's future: check the clock here and at the publisher")
+	ErrTooOld  = errors.New("the bundle is older than max_age: check that the publisher's heartbeat arrives")
+)
+
+// CheckTime says why the bundle cannot be used at now. maxAge 0 is no bound.
+func (m *Mark) CheckTime(now time.Time, clockSkew, maxAge time.Duration) error {
+	switch ms, signed := now.UnixMilli(), m.Manifest.Version; {
+	case signed > ms+clockSkew.Milliseconds():
+		return ErrFuture
+	case ms >= m.Manifest.Expires:
+		return ErrExpired
+	case maxAge > 0 && ms-signed > maxAge.Milliseconds():
+		return ErrTooOld
+	}
+	return nil
+}
+
+// Errors of [Mark.CheckSuccession] and [Floor.Check].
+var (
+	ErrRollback = errors.New("it is older than what was accepted before")
+	ErrForked   = errors.New("another text was signed under the version in use: a signing key may be in other hands")
+)
+
+// CheckSuccession says why m cannot follow last, which may be nil. A manifest
+// that nobody has signed whom m's policy note still lists counts for nothing:
+// so a publisher's key that was stolen cannot bar the way to what its successor
+// signs.
+func (m *Mark) CheckSuccession(last *Mark) error {
+	if last == nil {
+		return nil
+	}
+	switch {
+	case m.Note.Version < last.Note.Version:
+		return fmt.Errorf("policy version %d after %d: %w", m.Note.Version, last.Note.Version, ErrRollback)
+	case m.Note.Version == last.Note.Version && m.Note.hash != last.Note.hash:
+		return fmt.Errorf("policy version %d: %w", m.Note.Version, ErrForked)
+	case !slices.ContainsFunc(last.signedBy, func(k publicKey) bool { return slices.Contains(m.publishers, k) }):
+		return nil
+	case m.Manifest.Version < last.Manifest.Version:
+		return fmt.Errorf("version %d after %d: %w", m.Manifest.Version, last.Manifest.Version, ErrRollback)
+	case m.Manifest.Version == last.Manifest.Version && m.Manifest != last.Manifest:
+		return fmt.Errorf("version %d: %w", m.Manifest.Version, ErrForked)
+	}
+	return nil
+}
+
+// Floor is the lowest bundle that an edge accepts, whatever it remembers: the
+// bound against rollback where nothing can be kept across restarts. The zero
+// value accepts every version.
+type Floor struct {
+	Version       int64 // of the manifest
+	PolicyVersion int64 // of the policy note
+}
+
+// Check says why m is below the floor.
+func (f Floor) Check(m *Mark) error {
+	switch {
+	case m.Note.Version < f.PolicyVersion:
+		return fmt.Errorf("policy version %d, and %d is the lowest configured: %w", m.Note.Version, f.PolicyVersion, ErrRollback)
+	case m.Manifest.Version < f.Version:
+		return fmt.Errorf("version %d, and %d is the lowest configured: %w", m.Manifest.Version, f.Version, ErrRollback)
+	}
+	return nil
+}
+
+// stateLine is the first line of a remembered pair of notes.
+const stateLine = "keystile state v1"
+
+// AppendState appends notes in the form in which an edge keeps them: as they
+// were signed, one after the other. FORMAT.md has it.
+func AppendState(b []byte, notes Notes) []byte {
+	b = fmt.Appendf(b, "%s\npolicy %d\nmanifest %d\n\n", stateLine, len(notes.Policy), len(notes.Manifest))
+	return append(append(b, notes.Policy...), notes.Manifest...)
+}
+
+// ParseState reads what [AppendState] wrote. It verifies nothing: [Trust.Open]
+// does.
+func ParseState(b []byte) (Notes, error) {
+	head, rest, ok := bytes.Cut(b, []byte("\n\n"))
+	l := lines{rest: string(head) + "\n"}
+	l.first(stateLine)
+	policy, manifest := l.number("policy"), l.number("manifest")
+	if err := l.done(); err != nil {
+		return Notes{}, err
+	}
+	if !ok || policy > MaxNote || manifest > MaxNote || policy+manifest != int64(len(rest)) {
+		return Notes{}, errors.New("it is truncated, or longer than it says")
+	}
+	notes := Notes{rest[:policy:policy], rest[policy:]}
+	if !bytes.Equal(AppendState(nil, notes), b) {
+		return Notes{}, errors.New("it is not in canonical form")
+	}
+	return notes, nil
+}
