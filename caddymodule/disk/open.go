@@ -1,0 +1,159 @@
+package disk
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/policy"
+)
+
+// Source is a bundle on disk, opened. Its nodes are read when they are asked
+// for.
+type Source struct {
+	Notes    bundle.Notes
+	Compiled []byte
+	Nodes    bundle.NodeSource
+	// Path is where the bundle is.
+	Path string
+
+	close func() error
+}
+
+// Open opens a packed file or a directory. It verifies nothing:
+// [Source.Verify] does.
+func Open(path string) (*Source, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	var s *Source
+	if info.IsDir() {
+		s, err = openDir(path)
+	} else {
+		s, err = openFile(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	s.Path = path
+	return s, nil
+}
+
+// Verify verifies the bundle's signatures and policy, as an edge does.
+func (s *Source) Verify(trust *bundle.Trust) (*bundle.Bundle, error) {
+	b, err := bundle.Open(s.Notes, s.Compiled, s.Nodes, trust)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Path, err)
+	}
+	return b, nil
+}
+
+// OpenBundle opens and verifies the bundle at path. Its source has to be closed.
+func OpenBundle(path string, trust *bundle.Trust) (*bundle.Bundle, *Source, error) {
+	s, err := Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := s.Verify(trust)
+	if err != nil {
+		s.Close()
+		return nil, nil, err
+	}
+	return b, s, nil
+}
+
+// Close closes the file. Without it, that happens when nobody uses the bundle
+// any more.
+func (s *Source) Close() error { return s.close() }
+
+func openFile(path string) (*Source, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	pack, err := bundle.OpenPack(f, info.Size())
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &Source{Notes: pack.Notes, Compiled: pack.Compiled, Nodes: pack, close: f.Close}, nil
+}
+
+// Files of the directory form, below "v1".
+const (
+	manifestFile = "manifest"
+	policyFile   = "policy"
+)
+
+func inDir(dir string, path ...string) string {
+	return filepath.Join(append([]string{dir, "v1"}, path...)...)
+}
+
+func objectFile(dir string, hash bundle.Hash) string {
+	name := hash.String()
+	return inDir(dir, "node", name[:2], name[2:])
+}
+
+// objects reads a directory's objects by name.
+type objects string
+
+// Node reads a node.
+func (dir objects) Node(hash bundle.Hash) ([]byte, error) {
+	return readFile(objectFile(string(dir), hash), bundle.MaxLeaf)
+}
+
+func openDir(dir string) (*Source, error) {
+	// The manifest first: it is written last, so that what it names is there.
+	manifest, err := readFile(inDir(dir, manifestFile), bundle.MaxNote)
+	if err != nil {
+		return nil, err
+	}
+	note, err := readFile(inDir(dir, policyFile), bundle.MaxNote)
+	if err != nil {
+		return nil, err
+	}
+	return OpenDir(dir, bundle.Notes{Policy: note, Manifest: manifest})
+}
+
+// OpenDir opens the bundle of notes with the objects that are in a directory.
+func OpenDir(dir string, notes bundle.Notes) (*Source, error) {
+	// Nothing is believed yet: the note only says where the policy is.
+	n, err := bundle.ParsePolicyNote(notes.Policy)
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{Notes: notes, Nodes: objects(dir), Path: dir, close: func() error { return nil }}
+	s.Compiled, err = readFile(objectFile(dir, n.Policy), policy.MaxSize)
+	return s, err
+}
+
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s: it has more than %d bytes", path, limit)
+	}
+	return b, err
+}
+
+// Stat describes the file that changes when the bundle at path does.
+func Stat(path string) (fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		info, err = os.Stat(inDir(path, manifestFile))
+	}
+	return info, err
+}
