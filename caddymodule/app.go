@@ -53,8 +53,9 @@ type App struct {
 
 // Bundle says where a bundle comes from and what of it is believed.
 type Bundle struct {
-	// The packed file. A relative path is taken from the working directory.
-	// Placeholders are replaced once, at load.
+	// The packed file, or the directory that holds the bundle node by node. A
+	// relative path is taken from the working directory. Placeholders are
+	// replaced once, at load.
 	File string `json:"file,omitempty"`
 
 	// The policy signers that are trusted, as verifier keys
@@ -73,6 +74,19 @@ type Bundle struct {
 	// The group of edges that this one belongs to. A bundle that was signed for
 	// another audience is refused. Default: `default`.
 	Audience string `json:"audience,omitempty"`
+
+	// Where this edge remembers the highest bundle that it has accepted, so that
+	// an older one is refused after a restart too; `off` where nothing can be
+	// kept. Default: `keystile/<name>.state` in Caddy's data directory.
+	State string `json:"state,omitempty"`
+
+	// The lowest version of a bundle that is accepted, in Unix milliseconds, as
+	// `caddy keystile bundle inspect` shows it: the bound against an older one
+	// where no state is kept.
+	MinVersion int64 `json:"min_version,omitempty"`
+
+	// The lowest version of a policy note that is accepted.
+	MinPolicyVersion int64 `json:"min_policy_version,omitempty"`
 
 	// Deny everything once the bundle was signed longer ago than this, even if
 	// it has not expired. It should be at least two of the publisher's
@@ -105,9 +119,10 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "keystile", New: func() caddy.Module { return new(App) }}
 }
 
-// edges lives across reloads: the caches stay warm, and a bundle cannot be
-// rolled back by reloading. A bundle that is configured otherwise is another
-// edge.
+// edges lives across reloads, by everything that is configured for a bundle: its
+// name, its source, its trust and the rest. One that is configured otherwise is
+// another edge, which begins with the state on disk; so a configuration that
+// fails to load has changed nothing of the one in use.
 var edges = caddy.NewUsagePool()
 
 // Provision opens the bundles.
@@ -140,8 +155,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Start does nothing: bundles are watched from the moment they are opened.
-func (a *App) Start() error { return nil }
+// Start begins to watch the bundles, and to remember what was accepted.
+func (a *App) Start() error {
+	for _, name := range slices.Sorted(maps.Keys(a.edges)) {
+		if err := a.edges[name].begin(); err != nil {
+			return fmt.Errorf("bundle %q: %w", name, err)
+		}
+	}
+	return nil
+}
 
 // Stop does nothing: see Cleanup.
 func (a *App) Stop() error { return nil }

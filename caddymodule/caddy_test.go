@@ -80,7 +80,8 @@ func (h *home) globals(extra string, names ...string) string {
 	fmt.Fprintf(&b, "{\n\tadmin off\n\tskip_install_trust\n\tlocal_certs\n\tstorage file_system %s\n%s\n\tkeystile {\n", filepath.Join(h.dir, "storage"), extra)
 	for _, name := range names {
 		bundle := h.bundle(name)
-		fmt.Fprintf(&b, "\t\tbundle %s {\n\t\t\tfile %s\n\t\t\tsigner_file %s\n\t\t}\n", name, bundle.File(), bundle.TrustFile())
+		fmt.Fprintf(&b, "\t\tbundle %s {\n\t\t\tfile %s\n\t\t\tsigner_file %s\n\t\t\tstate %s\n\t\t}\n",
+			name, bundle.File(), bundle.TrustFile(), filepath.Join(h.dir, "state", name))
 	}
 	b.WriteString("\t}\n}\n")
 	return b.String()
@@ -204,14 +205,21 @@ func start(t testing.TB, h *home, names []string, sites func(s *server) string) 
 	if !slices.Contains(names, "vinr") {
 		host = "api.example.com"
 	}
+	s.ready(host)
+	return s
+}
+
+// ready waits until host has a certificate.
+func (s *server) ready(host string) {
+	s.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := tls.Dial("tcp", s.https, &tls.Config{ServerName: host, InsecureSkipVerify: true})
 		if err == nil {
 			conn.Close()
-			return s
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("no certificate: ", err)
+			s.t.Fatal("no certificate: ", err)
 		}
 	}
 }
@@ -268,15 +276,7 @@ func (s *server) client() *http.Client {
 
 func (s *server) do(method, url string, headers ...string) *http.Response {
 	s.t.Helper()
-	r, err := http.NewRequest(method, url, nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		r.Header.Add(name, value)
-	}
-	response, err := s.client().Do(r)
+	response, err := s.client().Do(newRequest(s.t, method, url, headers...))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -287,6 +287,19 @@ func (s *server) do(method, url string, headers ...string) *http.Response {
 	}
 	response.Body = io.NopCloser(bytes.NewReader(body))
 	return response
+}
+
+func newRequest(t testing.TB, method, url string, headers ...string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Add(name, value)
+	}
+	return r
 }
 
 func body(r *http.Response) string {

@@ -1,8 +1,8 @@
 package caddymodule
 
 import (
+	"regexp"
 	"strconv"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -42,6 +42,8 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //			signer_file     <path>
 //			threshold       <number of signers>
 //			audience        <name>
+//			state           <path>|off
+//			min_version     <version> [<policy version>]
 //			max_age         <duration>
 //			clock_skew      <duration>
 //			record_cache    <size>
@@ -89,7 +91,7 @@ func (b *Bundle) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("%s is given twice", name)
 		}
 		seen[name] = true
-		if len(args) == 0 || len(args) > 1 && !many {
+		if len(args) == 0 || len(args) > 1 && !many && !(name == "min_version" && len(args) == 2) {
 			return d.Errf("%s takes %s", name, map[bool]string{true: "one value or more", false: "one value"}[many])
 		}
 		if err := b.set(name, args); err != nil {
@@ -111,6 +113,13 @@ func (b *Bundle) set(name string, args []string) (err error) {
 		b.Threshold, err = strconv.Atoi(arg)
 	case "audience":
 		b.Audience = arg
+	case "state":
+		b.State = arg
+	case "min_version":
+		b.MinVersion, err = strconv.ParseInt(arg, 10, 64)
+		if err == nil && len(args) == 2 {
+			b.MinPolicyVersion, err = strconv.ParseInt(args[1], 10, 64)
+		}
 	case "max_age":
 		err = duration(&b.MaxAge, arg)
 	case "clock_skew":
@@ -124,7 +133,7 @@ func (b *Bundle) set(name string, args []string) (err error) {
 	case "tls_terminators":
 		b.TLSTerminators = append(b.TLSTerminators, args...)
 	default:
-		return errUnknown(name, "file, signer, signer_file, threshold, audience, max_age, clock_skew, record_cache, node_cache, token_cache or tls_terminators")
+		return errUnknown(name, "file, signer, signer_file, threshold, audience, state, min_version, max_age, clock_skew, record_cache, node_cache, token_cache or tls_terminators")
 	}
 	if err != nil {
 		return errValue(name, args[0], err)
@@ -185,12 +194,15 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// numberError is what strconv says of itself.
+var numberError = regexp.MustCompile(`^strconv\.\w+: `)
+
 func errUnknown(name, known string) error {
 	return caddyfileError("unrecognized subdirective " + strconv.Quote(name) + ": use " + known)
 }
 
 func errValue(name, value string, err error) error {
-	return caddyfileError(name + " " + strconv.Quote(value) + ": " + strings.TrimPrefix(err.Error(), "strconv.Atoi: "))
+	return caddyfileError(name + " " + strconv.Quote(value) + ": " + numberError.ReplaceAllString(err.Error(), ""))
 }
 
 // caddyfileError is an error text; the dispenser adds file and line.

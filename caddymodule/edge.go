@@ -4,16 +4,21 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy"
@@ -24,17 +29,29 @@ import (
 // replaced and for those that appear later.
 const pollInterval = 200 * time.Millisecond
 
-// edge is one verifier with the file that feeds it.
+// edge is one verifier with the bundle on disk that feeds it, and what it
+// remembers across restarts.
 type edge struct {
 	name     string
 	path     string
 	trust    *bundle.Trust
+	state    *disk.State // nil where none is kept
 	verifier *core.Verifier
 	metrics  *edgeMetrics
 	logger   atomic.Pointer[zap.Logger]
+	start    sync.Once
 	stop     chan struct{}
 	stopped  chan struct{}
-	seen     os.FileInfo // the file as it was last looked at
+
+	// Of whoever makes the edge, and then of the watching goroutine alone.
+	started  bool
+	seen     os.FileInfo // the bundle as it was last looked at
+	again    bool        // what was seen may be good later: the clock, or the disk, was in the way
+	refusal  string      // logged last
+	status   string      // logged last
+	unstored *bundle.Mark
+	storeErr error     // why it could not be remembered
+	nextTry  time.Time // to remember it
 }
 
 // resolved is a [Bundle] with defaults and placeholders filled in. Its JSON form
@@ -43,6 +60,7 @@ type resolved struct {
 	Name    string
 	Bundle  Bundle
 	Signers []string
+	State   string // "" where none is kept
 }
 
 func (b *Bundle) resolve(name string) (*resolved, error) {
@@ -51,12 +69,15 @@ func (b *Bundle) resolve(name string) (*resolved, error) {
 	fill := func(s string) (string, error) { return repl.ReplaceOrErr(s, true, true) }
 	var err error
 	if b.File == "" {
-		return nil, errors.New("it has no file: name the packed file that `caddy keystile bundle build` writes")
+		return nil, errors.New("it has no file: name the packed file, or the directory, that `caddy keystile bundle build` writes")
 	}
 	if c.Bundle.File, err = fill(b.File); err != nil {
 		return nil, err
 	}
 	if c.Bundle.File, err = filepath.Abs(c.Bundle.File); err != nil {
+		return nil, err
+	}
+	if c.State, err = b.statePath(name, fill); err != nil {
 		return nil, err
 	}
 	if b.SignerFile != "" {
@@ -85,6 +106,23 @@ func (b *Bundle) resolve(name string) (*resolved, error) {
 	return c, nil
 }
 
+// StateOff is the value of `state` with which nothing is kept across restarts.
+const StateOff = "off"
+
+func (b *Bundle) statePath(name string, fill func(string) (string, error)) (string, error) {
+	switch b.State {
+	case StateOff:
+		return "", nil
+	case "":
+		return filepath.Join(caddy.AppDataDir(), "keystile", url.PathEscape(name)+".state"), nil
+	}
+	path, err := fill(b.State)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
+}
+
 // ReadSigners reads a file of verifier keys, one on a line; lines that begin with
 // # are comments.
 func ReadSigners(path string) (out []string, err error) {
@@ -102,10 +140,10 @@ func ReadSigners(path string) (out []string, err error) {
 	return out, lines.Err()
 }
 
-// newEdge checks the configuration, opens the bundle if it is there, and begins
-// to watch its file. A configuration that cannot be right is an error; a bundle
-// that is missing or bad is not, since it may be mended while requests are
-// denied.
+// newEdge checks the configuration and opens the bundle if it is there. A
+// configuration that cannot be right is an error; a bundle that is missing or bad
+// is not, since it may be mended while requests are denied. Nothing is written
+// before [edge.begin]: `caddy validate` comes here too, maybe as another user.
 func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
 	trust, err := bundle.NewTrust(c.Name, c.Bundle.Audience, c.Bundle.Threshold, c.Signers...)
 	if err != nil {
@@ -114,6 +152,7 @@ func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
 	config := core.Config{
 		RecordCache: c.Bundle.RecordCache, NodeCache: c.Bundle.NodeCache, TokenCache: c.Bundle.TokenCache,
 		ClockSkew: time.Duration(c.Bundle.ClockSkew), MaxAge: time.Duration(c.Bundle.MaxAge),
+		Floor: bundle.Floor{Version: c.Bundle.MinVersion, PolicyVersion: c.Bundle.MinPolicyVersion},
 	}
 	for _, s := range c.Bundle.TLSTerminators {
 		p, err := policy.ParseIP(s)
@@ -123,24 +162,59 @@ func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
 		config.TLSTerminators = append(config.TLSTerminators, p)
 	}
 	e := &edge{
-		name: c.Name, path: c.Bundle.File, trust: trust, metrics: newEdgeMetrics(c.Name),
+		name: c.Name, path: c.Bundle.File, trust: trust,
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	e.logger.Store(logger)
+	if c.State != "" {
+		e.state = disk.NewState(c.State, trust)
+		switch _, err := e.state.Last(); {
+		case errors.Is(err, disk.ErrDropped):
+			logger.Error("what this edge remembers cannot be used", logFields(e.name, err)...)
+		case err != nil:
+			return nil, errState(err)
+		}
+	}
 	if e.verifier, err = core.New(config); err != nil {
 		return nil, err
 	}
-	if !e.look() {
-		logger.Warn("no bundle yet: every request is denied until its file appears", zap.String("bundle", e.name), zap.String("file", e.path))
+	e.metrics = newEdgeMetrics(e)
+	found := e.look()
+	if e.verifier.Bundle() == nil && e.state != nil {
+		e.resume()
 	}
-	go e.watch()
+	if !found {
+		logger.Warn("no bundle yet: every request is denied until it appears", zap.String("bundle", e.name), zap.String("file", e.path))
+	}
 	return e, nil
+}
+
+func errState(err error) error {
+	return fmt.Errorf("state: %w: name a place that can be written, or set `state off` and min_version", err)
+}
+
+// begin remembers the bundle that is in use and begins to watch for others. It
+// does so once, however many configurations use the edge. A place where nothing
+// can be kept is refused, unless it is only full at present.
+func (e *edge) begin() (err error) {
+	e.start.Do(func() {
+		e.started = true
+		if b := e.verifier.Bundle(); b != nil {
+			if err = e.remember(&b.Mark); err == nil && e.unstored != nil && !errors.Is(e.storeErr, syscall.ENOSPC) {
+				err = errState(e.storeErr)
+			}
+		}
+		go e.watch()
+	})
+	return err
 }
 
 // Destruct ends the edge when no configuration uses it any more.
 func (e *edge) Destruct() error {
 	close(e.stop)
+	e.start.Do(func() { close(e.stopped) }) // it has not begun
 	<-e.stopped
+	living.remove(e)
 	e.verifier.Close()
 	return nil
 }
@@ -157,14 +231,35 @@ func (e *edge) watch() {
 			return
 		case <-ticker.C:
 			e.look()
+			e.storeAgain()
+			e.watchStatus()
 		}
 	}
 }
 
-// look takes over the file if it has changed since the last look. It returns
-// false if there is no file.
+// watchStatus says when requests begin to be denied, or cease to be: a bundle
+// expires, or the clock jumps.
+func (e *edge) watchStatus() {
+	status := ""
+	err := e.verifier.Status()
+	if err != nil {
+		status = err.Error()
+	}
+	if status == e.status {
+		return
+	}
+	e.status = status
+	if err != nil {
+		e.logger.Load().Error("every request is denied", logFields(e.name, err)...)
+	} else {
+		e.logger.Load().Info("requests are decided", zap.String("bundle", e.name))
+	}
+}
+
+// look takes over the bundle if it has changed since the last look. It returns
+// false if there is none.
 func (e *edge) look() bool {
-	info, err := os.Stat(e.path)
+	info, err := disk.Stat(e.path)
 	if err != nil {
 		if e.seen != nil {
 			e.logger.Load().Error("the bundle's file is gone: the one in use stays until it expires", logFields(e.name, err)...)
@@ -172,57 +267,119 @@ func (e *edge) look() bool {
 		e.seen = nil
 		return false
 	}
-	if e.seen != nil && os.SameFile(e.seen, info) && e.seen.ModTime().Equal(info.ModTime()) && e.seen.Size() == info.Size() {
+	same := e.seen != nil && os.SameFile(e.seen, info) && e.seen.ModTime().Equal(info.ModTime()) && e.seen.Size() == info.Size()
+	if same && !e.again {
 		return true
 	}
 	e.seen = info
-	if err := e.load(); err != nil {
-		e.metrics.refused.Inc()
+	err = e.load()
+	var path *fs.PathError
+	e.again = errors.Is(err, bundle.ErrFuture) || errors.As(err, &path)
+	refusal := ""
+	if err != nil {
+		refusal = err.Error()
+	}
+	if err != nil && !(same && refusal == e.refusal) {
+		e.metrics.refuse(err)
 		e.logger.Load().Error("a bundle was refused: the one in use stays until it expires", logFields(e.name, err)...)
 	}
+	e.refusal = refusal
 	return true
 }
 
-// load opens the file and activates its bundle. The file stays open as long as
-// the bundle is in use, and is closed when that is collected.
+// load takes the bundle on disk into use. A packed file stays open as long as
+// its bundle is in use, and is closed when that is collected.
 func (e *edge) load() error {
-	f, err := os.Open(e.path)
+	source, err := disk.Open(e.path)
 	if err != nil {
 		return err
 	}
-	b, err := e.open(f)
+	return e.use(source)
+}
+
+// resume takes up the bundle that was in use before this start, where what is on
+// disk cannot be used: a directory keeps what earlier bundles need, also while
+// its notes are being replaced.
+func (e *edge) resume() {
+	last, err := e.state.Last()
+	if err != nil || last == nil {
+		return
+	}
+	source, err := disk.OpenDir(e.path, last.Notes)
+	if err != nil {
+		return
+	}
+	if err := e.use(source); err != nil {
+		e.logger.Load().Error("the bundle of before this start cannot be used", logFields(e.name, err)...)
+	}
+}
+
+// use activates the bundle of source: after all checks it is remembered, and
+// then used.
+func (e *edge) use(source *disk.Source) error {
+	b, err := source.Verify(e.trust)
+	if err == nil {
+		err = e.verifier.Check(b)
+	}
+	if err == nil {
+		err = e.remember(&b.Mark)
+	}
 	if err == nil {
 		err = e.verifier.Activate(b)
 	}
 	if err != nil {
-		f.Close()
-		return fmt.Errorf("%s: %w", e.path, err)
+		source.Close()
+		return err
 	}
-	e.metrics.version.Set(float64(b.Manifest.Version) / 1000)
-	e.metrics.expires.Set(float64(b.Manifest.Expires) / 1000)
-	e.metrics.keys.Set(float64(b.Manifest.Keys))
 	e.logger.Load().Info("bundle in use",
 		zap.String("bundle", e.name),
 		zap.String("policy", b.Policy.Name),
 		zap.Int64("version", b.Manifest.Version),
 		zap.Uint64("keys", b.Manifest.Keys),
 		zap.Time("expires", time.UnixMilli(b.Manifest.Expires)))
-	if err := e.verifier.Status(); err != nil {
-		e.logger.Load().Error("every request is denied", logFields(e.name, err)...)
-	}
+	e.watchStatus()
 	return nil
 }
 
-func (e *edge) open(f *os.File) (*bundle.Bundle, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
+// storeInterval is how long the edge waits before it tries again to remember
+// what it could not.
+const storeInterval = 5 * time.Second
+
+// remember raises the state. It refuses what the state refuses; a state that
+// cannot be written is no reason to go on with keys that may have been revoked.
+func (e *edge) remember(m *bundle.Mark) error {
+	if e.state == nil {
+		return nil
 	}
-	pack, err := bundle.OpenPack(f, info.Size())
-	if err != nil {
-		return nil, err
+	if !e.started {
+		last, _ := e.state.Last() // an error has been told
+		return m.CheckSuccession(last)
 	}
-	return bundle.Open(pack.Notes, pack.Compiled, pack, e.trust)
+	err := e.state.Raise(m)
+	if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {
+		return err
+	}
+	e.unstored, e.storeErr = nil, err
+	if err != nil {
+		e.unstored, e.nextTry = m, time.Now().Add(storeInterval)
+		e.logger.Load().Error("the state cannot be written: the bundle is used, and after a restart an older one would be believed", logFields(e.name, err)...)
+	}
+	e.metrics.degraded.Store(e.unstored != nil)
+	return nil
+}
+
+// storeAgain tries again what could not be remembered.
+func (e *edge) storeAgain() {
+	if e.unstored == nil || time.Now().Before(e.nextTry) {
+		return
+	}
+	if err := e.remember(e.unstored); err != nil { // somebody has remembered a later one
+		e.unstored = nil
+		e.metrics.degraded.Store(false)
+	}
+	if e.unstored == nil {
+		e.logger.Load().Info("the state is written again", zap.String("bundle", e.name))
+	}
 }
 
 // restrictsIP says whether the policy in use lets keys be limited to addresses.

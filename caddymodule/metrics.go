@@ -2,45 +2,35 @@ package caddymodule
 
 import (
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy"
 )
 
-// The collectors are made once: Caddy makes a new registry at every reload, and
+// The counters are made once: Caddy makes a new registry at every reload, and
 // counters go on.
-var collectors = sync.OnceValue(func() *collectorSet {
-	opts := func(name, help string) (string, string, string, string) { return "caddy", "keystile", name, help }
-	gauge := func(name, help string) *prometheus.GaugeVec {
-		ns, sub, n, h := opts(name, help)
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: n, Help: h}, []string{"bundle"})
-	}
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		ns, sub, n, h := opts(name, help)
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: n, Help: h}, labels)
-	}
-	return &collectorSet{
-		requests: counter("requests_total", "Requests decided, by bundle and reason; ok is allowed.", "bundle", "reason"),
-		refused:  counter("bundles_refused_total", "Bundles that were not taken into use.", "bundle"),
-		version:  gauge("bundle_version_seconds", "When the bundle in use was signed, as Unix time."),
-		expires:  gauge("bundle_expires_seconds", "When the bundle in use expires, as Unix time."),
-		keys:     gauge("bundle_keys", "Key records in the bundle in use."),
-	}
-})
-
-type collectorSet struct {
-	requests, refused      *prometheus.CounterVec
-	version, expires, keys *prometheus.GaugeVec
-}
+var (
+	requests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "keystile", Name: "requests_total",
+		Help: "Requests decided, by bundle and reason; ok is allowed.",
+	}, []string{"bundle", "reason"})
+	refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "keystile", Name: "bundles_refused_total",
+		Help: "Bundles that were not taken into use, by cause: rollback, forked, future, or invalid.",
+	}, []string{"bundle", "cause"})
+)
 
 func registerMetrics(registry *prometheus.Registry) {
 	if registry == nil {
 		return
 	}
-	c := collectors()
-	for _, collector := range []prometheus.Collector{c.requests, c.refused, c.version, c.expires, c.keys} {
+	for _, collector := range []prometheus.Collector{requests, refused, &living} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(collector); err != nil && !errors.As(err, &already) {
 			panic(err) // a programming error: the names are fixed
@@ -48,23 +38,112 @@ func registerMetrics(registry *prometheus.Registry) {
 	}
 }
 
-// edgeMetrics are one bundle's, looked up once.
+// edgeMetrics are one edge's, looked up once.
 type edgeMetrics struct {
-	requests               [policy.NumReasons]prometheus.Counter
-	refused                prometheus.Counter
-	version, expires, keys prometheus.Gauge
+	requests [policy.NumReasons]prometheus.Counter
+	bundle   string
+	// degraded is set while what is in use could not be remembered.
+	degraded atomic.Bool
 }
 
-func newEdgeMetrics(name string) *edgeMetrics {
-	c := collectors()
-	m := &edgeMetrics{
-		refused: c.refused.WithLabelValues(name),
-		version: c.version.WithLabelValues(name),
-		expires: c.expires.WithLabelValues(name),
-		keys:    c.keys.WithLabelValues(name),
-	}
+func newEdgeMetrics(e *edge) *edgeMetrics {
+	m := &edgeMetrics{bundle: e.name}
 	for i := range m.requests {
-		m.requests[i] = c.requests.WithLabelValues(name, policy.Reason(i).String())
+		m.requests[i] = requests.WithLabelValues(e.name, policy.Reason(i).String())
 	}
+	for _, cause := range []string{"rollback", "forked", "future", "invalid"} {
+		refused.WithLabelValues(e.name, cause) // shown from the beginning, so that its increase is seen
+	}
+	living.add(e)
 	return m
+}
+
+// refuse counts a bundle that was not taken into use.
+func (m *edgeMetrics) refuse(err error) {
+	cause := "invalid"
+	switch {
+	case errors.Is(err, bundle.ErrRollback):
+		cause = "rollback"
+	case errors.Is(err, bundle.ErrForked):
+		cause = "forked"
+	case errors.Is(err, bundle.ErrFuture):
+		cause = "future"
+	}
+	refused.WithLabelValues(m.bundle, cause).Inc()
+}
+
+// gauges describe the edges that live, as they are when somebody asks. While one
+// configuration takes another's place a bundle has two edges, and the later one
+// counts.
+type gauges struct {
+	mu    sync.Mutex
+	edges []*edge
+}
+
+var living gauges
+
+func (g *gauges) add(e *edge) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.edges = append(g.edges, e)
+}
+
+func (g *gauges) remove(e *edge) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.edges = slices.DeleteFunc(g.edges, func(other *edge) bool { return other == e })
+}
+
+func gauge(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName("caddy", "keystile", name), help, []string{"bundle"}, nil)
+}
+
+var (
+	inForce  = gauge("bundle_in_force", "1 if requests are decided by the bundle, 0 if all are denied: there is none, it has expired or is too old, or the clock is wrong.")
+	degraded = gauge("state_degraded", "1 if the bundle in use could not be remembered for the next start.")
+	version  = gauge("bundle_version_seconds", "When the bundle in use was signed, as Unix time.")
+	age      = gauge("bundle_age_seconds", "How long ago, by this clock, the bundle in use was signed.")
+	expires  = gauge("bundle_expires_seconds", "When the bundle in use expires, as Unix time.")
+	keys     = gauge("bundle_keys", "Key records in the bundle in use.")
+)
+
+// Describe names the gauges.
+func (*gauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{inForce, degraded, version, age, expires, keys} {
+		ch <- d
+	}
+}
+
+// Collect describes every bundle's edge.
+func (g *gauges) Collect(ch chan<- prometheus.Metric) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	seen := make(map[string]bool)
+	for _, e := range slices.Backward(g.edges) {
+		if !seen[e.name] {
+			seen[e.name] = true
+			e.collect(ch)
+		}
+	}
+}
+
+func (e *edge) collect(ch chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, e.name)
+	}
+	flag := func(d *prometheus.Desc, set bool) {
+		v := 0.0
+		if set {
+			v = 1
+		}
+		send(d, v)
+	}
+	flag(inForce, e.verifier.Status() == nil)
+	flag(degraded, e.metrics.degraded.Load())
+	if b := e.verifier.Bundle(); b != nil {
+		send(version, float64(b.Manifest.Version)/1000)
+		send(age, time.Since(time.UnixMilli(b.Manifest.Version)).Seconds())
+		send(expires, float64(b.Manifest.Expires)/1000)
+		send(keys, float64(b.Manifest.Keys))
+	}
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keystile/keystile/caddymodule"
 	"github.com/keystile/keystile/caddymodule/control"
 	"github.com/keystile/keystile/core/bundle"
 )
@@ -18,42 +17,54 @@ import (
 func bundleCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bundle",
-		Short: "Builds, inspects, verifies and renews signed bundles",
+		Short: "Builds, renews, inspects, verifies, compares, packs and unpacks signed bundles",
 	}
-	cmd.AddCommand(buildCommand(), inspectCommand(), verifyCommand(), renewCommand())
+	cmd.AddCommand(buildCommand(), renewCommand(), rotateCommand(), resetCommand(),
+		inspectCommand(), verifyCommand(), diffCommand(), packCommand(), unpackCommand())
 	return cmd
 }
 
 func buildCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "build [--jwks <name>=<file>]",
+		Use:   "build [--jwks <name>=<file>]... [--note <file>]...",
 		Short: "Builds and signs a bundle from the store and the policy as they are",
 		Long: `Builds and signs a bundle from the store and the policy as they are.
 
 Commands that change keys do this by themselves; it is needed after a change of
 the policy file. --jwks takes over the public keys of customer tokens: a JSON Web
-Key Set, under the name that the policy gives it. It is kept for later builds.`,
+Key Set, under the name that the policy gives it. It is kept for later builds.
+
+--note puts a policy note in force that policy signers elsewhere have signed, with
+"policy sign"; repeat it for the signatures of several.`,
 		Args: cobra.NoArgs,
 	})
 	cmd.Flags().StringArray("jwks", nil, "Key set of customer tokens, as name=file")
+	cmd.Flags().StringArray("note", nil, "Signed policy note to put in force")
 	cmd.RunE = withBundle(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
-		given, err := cmd.Flags().GetStringArray("jwks")
+		sets, err := keySets(cmd)
 		if err != nil {
 			return err
 		}
-		sets := make(map[string][]byte)
-		for _, g := range given {
-			name, file, ok := strings.Cut(g, "=")
-			if !ok {
-				return fmt.Errorf("--jwks %q: write name=file", g)
+		files, err := cmd.Flags().GetStringArray("note")
+		if err != nil {
+			return err
+		}
+		var notes [][]byte
+		for _, f := range files {
+			raw, err := os.ReadFile(f)
+			if err != nil {
+				return fmt.Errorf("--note: %w", err)
 			}
-			if sets[name], err = os.ReadFile(file); err != nil {
-				return fmt.Errorf("--jwks: %w", err)
-			}
+			notes = append(notes, raw)
 		}
 		err = progress(cmd, "building the bundle", func() error {
-			if len(sets) > 0 {
+			switch {
+			case len(sets) > 0 && len(notes) > 0:
+				return errors.New("give --jwks first, and --note for a note that was written afterwards")
+			case len(sets) > 0:
 				return b.SetKeySets(cmd.Context(), sets)
+			case len(notes) > 0:
+				return b.Adopt(cmd.Context(), notes...)
 			}
 			return b.Build(cmd.Context())
 		})
@@ -61,6 +72,79 @@ Key Set, under the name that the policy gives it. It is kept for later builds.`,
 			return err
 		}
 		return printState(cmd, b, "Built")
+	})
+	return cmd
+}
+
+// keySets are the files of --jwks, by the key set's name.
+func keySets(cmd *cobra.Command) (map[string][]byte, error) {
+	given, err := cmd.Flags().GetStringArray("jwks")
+	if err != nil {
+		return nil, err
+	}
+	sets := make(map[string][]byte)
+	for _, g := range given {
+		name, file, ok := strings.Cut(g, "=")
+		if !ok {
+			return nil, fmt.Errorf("--jwks %q: write name=file", g)
+		}
+		if sets[name], err = os.ReadFile(file); err != nil {
+			return nil, fmt.Errorf("--jwks: %w", err)
+		}
+	}
+	return sets, nil
+}
+
+func rotateCommand() *cobra.Command {
+	cmd := bundleFlag(&cobra.Command{
+		Use:   "rotate publisher|signer",
+		Short: "Replaces the publisher's key, or the active policy signer by the standby",
+		Long: `Replaces the publisher's key, or the active policy signer by the standby.
+
+publisher: makes a new key, and a policy note that lists it and no longer the old
+one. Edges need no change; what the old key signed after that counts for nothing.
+
+signer: the standby becomes the active policy signer, and a new standby is made.
+--key names the standby's file where it is kept elsewhere. Edges trust both, so
+that they need no change now; give them the new signers.txt before the next time.`,
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{"publisher", "signer"},
+	})
+	cmd.Flags().String("key", "", "The standby signer's key file; default: the one in the bundle's folder")
+	cmd.RunE = withBundle(func(cmd *cobra.Command, args []string, b *control.Bundle) error {
+		key, err := cmd.Flags().GetString("key")
+		if err != nil {
+			return err
+		}
+		if args[0] == "publisher" {
+			err = b.RotatePublisher(cmd.Context())
+		} else {
+			err = b.RotateSigner(cmd.Context(), key)
+		}
+		if err != nil {
+			return err
+		}
+		return printState(cmd, b, "Rotated the "+args[0]+" of")
+	})
+	return cmd
+}
+
+func resetCommand() *cobra.Command {
+	cmd := bundleFlag(&cobra.Command{
+		Use:   "reset",
+		Short: "Begins versions anew, after some were signed in the future by a wrong clock",
+		Long: `Begins versions anew at this clock's time, after some were signed far in the
+future by a clock that was wrong. Edges refuse such versions; an edge whose own
+clock was as wrong has accepted one and remembers it. If only the manifest's was
+wrong, "bundle rotate publisher" makes edges forget it; else remove their state
+file.`,
+		Args: cobra.NoArgs,
+	})
+	cmd.RunE = withBundle(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
+		if err := b.Reset(cmd.Context()); err != nil {
+			return err
+		}
+		return printState(cmd, b, "Reset")
 	})
 	return cmd
 }
@@ -97,149 +181,14 @@ func renewCommand() *cobra.Command {
 	return cmd
 }
 
-// state is what is in a signed bundle.
-type state struct {
-	Name          string    `json:"name"`
-	Audience      string    `json:"audience"`
-	Policy        string    `json:"policy"`
-	PolicyVersion int64     `json:"policy_version"`
-	PolicyHash    string    `json:"policy_hash"`
-	Version       int64     `json:"version"`
-	Signed        time.Time `json:"signed"`
-	Expires       time.Time `json:"expires"`
-	Keys          uint64    `json:"keys"`
-	Root          string    `json:"root"`
-	Kinds         []string  `json:"kinds"`
-	Environments  []string  `json:"environments"`
-	Publishers    []string  `json:"publishers"`
-	Hosts         []string  `json:"hosts"`
-}
-
-func stateOf(b *bundle.Bundle) state {
-	s := state{
-		Name: b.Note.Name, Audience: b.Note.Audience, Policy: b.Policy.Name, PolicyVersion: b.Note.Version,
-		PolicyHash: b.Note.Policy.String(), Version: b.Manifest.Version, Signed: time.UnixMilli(b.Manifest.Version).UTC(),
-		Expires: time.UnixMilli(b.Manifest.Expires).UTC(), Keys: b.Manifest.Keys, Root: b.Manifest.Root.String(),
-		Kinds: b.Note.Kinds, Environments: b.Note.Environments, Publishers: b.Note.Publishers, Hosts: []string{},
-	}
-	for _, h := range b.Policy.Hosts {
-		s.Hosts = append(s.Hosts, h.Name)
-	}
-	return s
-}
-
 func printState(cmd *cobra.Command, b *control.Bundle, done string) error {
-	opened, _, close, err := b.OpenFile()
+	opened, source, err := b.OpenFile()
 	if err != nil {
 		return err
 	}
-	defer close()
+	defer source.Close()
 	s := stateOf(opened)
 	return output(cmd, s, func(w io.Writer) {
 		fmt.Fprintf(w, "%s bundle %s: %d keys, version %d, expires %s.\n", done, s.Name, s.Keys, s.Version, s.Expires.Format(time.RFC3339))
 	})
-}
-
-func inspectCommand() *cobra.Command {
-	cmd := trustFlags(&cobra.Command{
-		Use:   "inspect [file]",
-		Short: "Shows what is in a signed bundle",
-		Args:  cobra.MaximumNArgs(1),
-	})
-	cmd.RunE = withOpened(func(cmd *cobra.Command, b *bundle.Bundle) error {
-		s := stateOf(b)
-		return output(cmd, s, func(w io.Writer) {
-			fmt.Fprintf(w, "%s\n%s\n", b.Notes.Policy, b.Notes.Manifest)
-			fmt.Fprintf(w, "Policy %s, hosts %s.\nSigned %s, expires %s, %d keys.\n", s.Policy, strings.Join(s.Hosts, " "),
-				s.Signed.Format(time.RFC3339), s.Expires.Format(time.RFC3339), s.Keys)
-		})
-	})
-	return cmd
-}
-
-func verifyCommand() *cobra.Command {
-	cmd := trustFlags(&cobra.Command{
-		Use:   "verify [file]",
-		Short: "Verifies a signed bundle: signatures, times and every node of its tree",
-		Args:  cobra.MaximumNArgs(1),
-	})
-	cmd.RunE = withOpened(func(cmd *cobra.Command, b *bundle.Bundle) error {
-		if err := b.CheckTime(time.Now(), bundle.DefaultClockSkew, 0); err != nil {
-			return err
-		}
-		keys := 0
-		err := progress(cmd, "verifying", func() error {
-			return b.Walk(func(*bundle.Record) error {
-				keys++
-				return nil
-			})
-		})
-		if err != nil {
-			return err
-		}
-		s := stateOf(b)
-		return output(cmd, s, func(w io.Writer) {
-			fmt.Fprintf(w, "Bundle %s is good: %d keys, version %d, expires %s.\n", s.Name, keys, s.Version, s.Expires.Format(time.RFC3339))
-		})
-	})
-	return cmd
-}
-
-func trustFlags(cmd *cobra.Command) *cobra.Command {
-	bundleFlag(cmd)
-	f := cmd.Flags()
-	f.StringArray("signer", nil, "With a file: a policy signer to trust; repeat it")
-	f.String("signer-file", "", "With a file: policy signers to trust, one on a line")
-	f.String("audience", caddymodule.DefaultAudience, "With a file: the audience that it must be for")
-	f.Int("threshold", 1, "With a file: how many of the signers must have signed")
-	return cmd
-}
-
-// withOpened runs do with the home's bundle, or with a file and the trust that
-// flags give.
-func withOpened(do func(cmd *cobra.Command, b *bundle.Bundle) error) func(*cobra.Command, []string) error {
-	return run(func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return withPublished(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
-				opened, _, close, err := b.OpenFile()
-				if err != nil {
-					return err
-				}
-				defer close()
-				return do(cmd, opened)
-			})(cmd, args)
-		}
-		trust, err := flagTrust(cmd)
-		if err != nil {
-			return err
-		}
-		opened, _, close, err := control.OpenFile(args[0], trust)
-		if err != nil {
-			return err
-		}
-		defer close()
-		return do(cmd, opened)
-	})
-}
-
-func flagTrust(cmd *cobra.Command) (*bundle.Trust, error) {
-	f := cmd.Flags()
-	signers, err := f.GetStringArray("signer")
-	file, err2 := f.GetString("signer-file")
-	audience, err3 := f.GetString("audience")
-	threshold, err4 := f.GetInt("threshold")
-	if err := errors.Join(err, err2, err3, err4); err != nil {
-		return nil, err
-	}
-	if file != "" {
-		more, err := caddymodule.ReadSigners(file)
-		if err != nil {
-			return nil, err
-		}
-		signers = append(signers, more...)
-	}
-	if len(signers) == 0 {
-		return nil, errors.New("a file is believed only by its signers: name them with --signer or --signer-file")
-	}
-	return bundle.NewTrust("", audience, threshold, signers...)
 }

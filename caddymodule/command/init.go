@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,7 +18,7 @@ import (
 
 func initCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "init <name> [--policy <name|file>] [--audience <name>] [--host [environment=]host]...",
+		Use:   "init <name> [--policy <name|file>] [--audience <name>] [--host [environment=]host]... [--directory <path>] [--signer <verifier key>]... [--threshold <k>]",
 		Short: "Makes a bundle with its signing keys",
 		Long: `Makes a bundle: its folder with a policy, an active and a standby policy
 signer and a publisher, and the first signed file, without keys.
@@ -28,12 +29,22 @@ names: "live=api.example.net" those of an environment, "api.example.net" those
 that are bound to none. Repeat it for several.
 
 Move the standby key to a safe place: edges trust it too, so that the active one
-can be replaced.`,
+can be replaced.
+
+--directory also writes the bundle, at every change, node by node into a directory
+that a web server can serve.
+
+--signer names a policy signer whose key is elsewhere ("policy key" makes one), and
+--threshold how many of them have to sign: then no policy signer is made here, and
+nothing is published until they have signed what "policy note" writes.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().String("policy", "", "Shipped policy or file; default: the bundle's name")
 	cmd.Flags().String("audience", caddymodule.DefaultAudience, "Group of edges that the bundle is for")
 	cmd.Flags().StringArray("host", nil, "Host names to serve instead of the policy's")
+	cmd.Flags().String("directory", "", "Directory for the bundle node by node")
+	cmd.Flags().StringArray("signer", nil, "Policy signer whose key is elsewhere")
+	cmd.Flags().Int("threshold", 1, "How many of the signers have to sign")
 	cmd.RunE = withHome(func(cmd *cobra.Command, args []string, h *control.Home) error {
 		n := control.NewBundle{Name: args[0]}
 		from, err := cmd.Flags().GetString("policy")
@@ -54,6 +65,18 @@ can be replaced.`,
 			return err
 		}
 		n.Hosts = parseHosts(hosts)
+		if n.Signers, err = cmd.Flags().GetStringArray("signer"); err != nil {
+			return err
+		}
+		if n.Threshold, err = cmd.Flags().GetInt("threshold"); err != nil {
+			return err
+		}
+		if len(n.Signers) == 0 && n.Threshold != 1 {
+			return errors.New("--threshold is for signers that --signer names")
+		}
+		if n.Directory, err = absolute(cmd, "directory"); err != nil {
+			return err
+		}
 		b, err := h.Init(cmd.Context(), n)
 		if err != nil {
 			return err
@@ -63,12 +86,25 @@ can be replaced.`,
 			"signer_file": b.TrustFile(),
 		}, func(w io.Writer) {
 			fmt.Fprintf(w, "Made bundle %s (policy %s, audience %s).\n\n", b.Name, b.Policy.Name, b.Audience)
-			fmt.Fprintf(w, "Keep standby-signer.key in %s offline: edges trust it too.\n", filepath.Dir(b.File()))
+			if len(n.Signers) > 0 {
+				fmt.Fprintf(w, "It is published once %d of its policy signers have signed: see `caddy keystile policy note --help`.\n", n.Threshold)
+			} else {
+				fmt.Fprintf(w, "Keep standby-signer.key in %s offline: edges trust it too.\n", filepath.Dir(b.File()))
+			}
 			fmt.Fprintf(w, "For the global options of a Caddyfile:\n\n\tkeystile {\n\t\tbundle %s {\n\t\t\tfile        %s\n\t\t\tsigner_file %s\n\t\t}\n\t}\n\n", b.Name, b.File(), b.TrustFile())
 			fmt.Fprintf(w, "Make a key: caddy keystile keys create --bundle %s --kind %s\n", b.Name, b.Policy.Kinds[0].Name)
 		})
 	})
 	return cmd
+}
+
+// absolute is a flag's path from the root, or "".
+func absolute(cmd *cobra.Command, flag string) (string, error) {
+	path, err := cmd.Flags().GetString(flag)
+	if err != nil || path == "" {
+		return "", err
+	}
+	return filepath.Abs(path)
 }
 
 // parseHosts groups "environment=host" and "host" by environment.

@@ -231,7 +231,7 @@ func revokeCommand() *cobra.Command {
 		Short: "Ends a key, at once and for ever",
 		Args:  cobra.ExactArgs(1),
 	})
-	cmd.RunE = withBundle(func(cmd *cobra.Command, args []string, b *control.Bundle) error {
+	cmd.RunE = withPublished(func(cmd *cobra.Command, args []string, b *control.Bundle) error {
 		var k *control.Key
 		err := progress(cmd, "building the bundle", func() (err error) {
 			k, err = b.Revoke(cmd.Context(), args[0])

@@ -17,9 +17,9 @@ import (
 func policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Checks policies and runs their conformance tables",
+		Short: "Checks policies, runs their conformance tables, and signs policy notes",
 	}
-	cmd.AddCommand(checkCommand(), testCommand())
+	cmd.AddCommand(checkCommand(), testCommand(), noteCommand(), signCommand(), keyCommand())
 	return cmd
 }
 

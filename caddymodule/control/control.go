@@ -10,7 +10,6 @@ package control
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,8 +22,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
+	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
@@ -35,10 +33,14 @@ type Settings struct {
 	Name     string              `json:"name"`
 	Audience string              `json:"audience"`
 	Hosts    map[string][]string `json:"hosts,omitempty"`
-	// Signers are the policy signers' verifier keys: the active one, then the
-	// standby.
-	Signers   []string `json:"signers"`
-	Publisher string   `json:"publisher"`
+	// Signers are the policy signers' verifier keys. Those that Init made are the
+	// active one, then the standby.
+	Signers []string `json:"signers"`
+	// Threshold is how many of them have to sign; 0 is 1.
+	Threshold int `json:"threshold,omitempty"`
+	// Directory, if it is not empty, gets the bundle too, node by node, as a
+	// static origin serves it.
+	Directory string `json:"directory,omitempty"`
 }
 
 // Files of a bundle's folder.
@@ -48,9 +50,12 @@ const (
 	signerFile    = "policy-signer.key"
 	standbyFile   = "standby-signer.key"
 	publisherFile = "publisher.key"
-	trustFile     = "signers.txt"
-	keySetFolder  = "jwks"
-	storeFile     = "keystile.db"
+	// Keys that are about to take the place of others.
+	nextPublisherFile = "next-publisher.key"
+	nextStandbyFile   = "next-standby-signer.key"
+	trustFile         = "signers.txt"
+	keySetFolder      = "jwks"
+	storeFile         = "keystile.db"
 )
 
 // Home is an opened control plane.
@@ -94,10 +99,16 @@ type NewBundle struct {
 	Policy   []byte // the document
 	File     string // its name, for errors
 	Hosts    map[string][]string
+	// Signers are policy signers whose keys are elsewhere, of whom Threshold have
+	// to sign (0 is 1). Without any, an active and a standby one are made.
+	Signers   []string
+	Threshold int
+	Directory string // see [Settings]
 }
 
 // Init makes a bundle: its folder, an active and a standby policy signer and a
-// publisher, and publishes it without keys.
+// publisher, and publishes it without keys. If its policy signers are elsewhere
+// it is published once they have signed: see [Bundle.Draft].
 func (h *Home) Init(ctx context.Context, n NewBundle) (*Bundle, error) {
 	if !bundleName.MatchString(n.Name) {
 		return nil, fmt.Errorf("bundle name %q: use lower-case letters, digits, dash and underscore", n.Name)
@@ -116,32 +127,28 @@ func (h *Home) Init(ctx context.Context, n NewBundle) (*Bundle, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(staging)
-	s := Settings{Name: n.Name, Audience: n.Audience, Hosts: n.Hosts}
-	for _, k := range []struct{ file, role string }{
-		{signerFile, "policy"}, {standbyFile, "standby"}, {publisherFile, "publisher"},
-	} {
-		private, public, err := note.GenerateKey(rand.Reader, "keystile-"+n.Name+"-"+k.role)
-		if err != nil {
+	s := Settings{Name: n.Name, Audience: n.Audience, Hosts: n.Hosts, Signers: n.Signers, Threshold: n.Threshold, Directory: n.Directory}
+	roles := map[string]string{publisherFile: "publisher"}
+	if len(n.Signers) == 0 {
+		roles[signerFile], roles[standbyFile] = "policy", "standby"
+	}
+	public := make(map[string]string)
+	for file, role := range roles {
+		if public[file], err = NewSigningKey(filepath.Join(staging, file), "keystile-"+n.Name+"-"+role); err != nil {
 			return nil, err
-		}
-		if err := os.WriteFile(filepath.Join(staging, k.file), []byte(private+"\n"), 0o600); err != nil {
-			return nil, err
-		}
-		if k.file == publisherFile {
-			s.Publisher = public
-		} else {
-			s.Signers = append(s.Signers, public)
 		}
 	}
-	settings, err := json.MarshalIndent(s, "", "\t")
-	if err != nil {
+	if len(n.Signers) == 0 {
+		s.Signers = []string{public[signerFile], public[standbyFile]}
+	}
+	if _, err := s.trust(); err != nil {
 		return nil, err
 	}
-	trust := "# Policy signers that edges of this bundle trust: the active one and the standby.\n" + strings.Join(s.Signers, "\n") + "\n"
-	for name, b := range map[string][]byte{settingsFile: append(settings, '\n'), policyFile: n.Policy, trustFile: []byte(trust)} {
-		if err := os.WriteFile(filepath.Join(staging, name), b, 0o644); err != nil {
-			return nil, err
-		}
+	if err := s.write(staging); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(staging, policyFile), n.Policy, 0o644); err != nil {
+		return nil, err
 	}
 	if err := os.Chmod(staging, 0o755); err != nil {
 		return nil, err
@@ -153,7 +160,23 @@ func (h *Home) Init(ctx context.Context, n NewBundle) (*Bundle, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(n.Signers) > 0 {
+		return b, nil
+	}
 	return b, b.Build(ctx)
+}
+
+// write writes the settings and the list of signers into a bundle's folder.
+func (s *Settings) write(dir string) error {
+	settings, err := json.MarshalIndent(s, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := disk.ReplaceBytes(filepath.Join(dir, settingsFile), 0o644, append(settings, '\n')); err != nil {
+		return err
+	}
+	trust := "# Policy signers that edges of this bundle trust.\n" + strings.Join(s.Signers, "\n") + "\n"
+	return disk.ReplaceBytes(filepath.Join(dir, trustFile), 0o644, []byte(trust))
 }
 
 // Bundles are the names of the home's bundles, in byte order.
@@ -178,8 +201,9 @@ func (h *Home) Bundle(name string) (*Bundle, error) {
 	return b, b.compile(nil)
 }
 
-// Published opens a bundle without its policy: enough for [Bundle.Renew] and
-// [Bundle.OpenFile], also while the policy's file is being worked on.
+// Published opens a bundle without its policy: enough for [Bundle.Renew],
+// [Bundle.Revoke] and [Bundle.OpenFile], also while the policy's file is being
+// worked on.
 func (h *Home) Published(name string) (*Bundle, error) {
 	if name == "" {
 		names, err := h.Bundles()
@@ -215,8 +239,10 @@ func (h *Home) Published(name string) (*Bundle, error) {
 func (b *Bundle) File() string { return filepath.Join(b.dir, b.Name+".keystile") }
 
 // Trust is what an edge of this bundle believes.
-func (b *Bundle) Trust() (*bundle.Trust, error) {
-	return bundle.NewTrust(b.Name, b.Audience, 1, b.Signers...)
+func (b *Bundle) Trust() (*bundle.Trust, error) { return b.trust() }
+
+func (s *Settings) trust() (*bundle.Trust, error) {
+	return bundle.NewTrust(s.Name, s.Audience, max(s.Threshold, 1), s.Signers...)
 }
 
 // TrustFile is where the signers' verifier keys are, for an edge's signer_file.
@@ -251,62 +277,9 @@ func (b *Bundle) SetKeySets(ctx context.Context, sets map[string][]byte) error {
 		return err
 	}
 	for name, set := range sets {
-		if err := writeFile(filepath.Join(b.dir, keySetFolder, name+".json"), set); err != nil {
+		if err := disk.ReplaceBytes(filepath.Join(b.dir, keySetFolder, name+".json"), 0o644, set); err != nil {
 			return err
 		}
 	}
 	return b.Build(ctx)
-}
-
-func (b *Bundle) signer(file string) (note.Signer, error) {
-	path := filepath.Join(b.dir, file)
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	s, err := note.NewSigner(strings.TrimSpace(string(raw)))
-	if err != nil {
-		return nil, fmt.Errorf("signing key %s is malformed", path) // the library's error could quote it
-	}
-	return s, nil
-}
-
-// writeFile replaces a file so that a reader, or a crash, meets the old or the
-// new one and nothing between.
-func writeFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, ".write-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

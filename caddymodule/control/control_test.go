@@ -41,11 +41,11 @@ func initBundle(t *testing.T, h *Home, name string) *Bundle {
 // published are the statuses in the file that edges read.
 func published(t *testing.T, b *Bundle) map[string]bundle.Status {
 	t.Helper()
-	opened, _, close, err := b.OpenFile()
+	opened, source, err := b.OpenFile()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer close()
+	defer source.Close()
 	out := make(map[string]bundle.Status)
 	if err := opened.Walk(func(r *bundle.Record) error {
 		out[r.KeyID] = r.Status
@@ -90,11 +90,11 @@ func TestConcurrentChanges(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%d keys are published, and %d were made", len(got), len(want))
 	}
-	opened, _, close, err := first.OpenFile()
+	opened, source, err := first.OpenFile()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer close()
+	defer source.Close()
 	if err := first.home.store.View(ctx, "default", func(tx Tx) error {
 		last, err := tx.Published()
 		if opened.Manifest.Version != last.Version {
@@ -128,11 +128,11 @@ func TestVersions(t *testing.T) {
 	h.now = func() time.Time { return now }
 	b := initBundle(t, h, "default")
 	versions := func() (manifest, policy int64) {
-		opened, _, close, err := b.OpenFile()
+		opened, source, err := b.OpenFile()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer close()
+		defer source.Close()
 		return opened.Manifest.Version, opened.Note.Version
 	}
 	last, policyVersion := versions()

@@ -226,6 +226,9 @@ func (b *Bundle) describe(k *Key) {
 	if k.Status != revoked && k.Expires != nil && !now.Before(*k.Expires) {
 		k.Status = statusExpired
 	}
+	if b.Policy == nil {
+		return
+	}
 	rotate := b.Policy.Grants.Rotate
 	k.Rotate = rotate > 0 && k.Status == active && now.Sub(k.Created) >= rotate
 }
@@ -262,7 +265,8 @@ func (b *Bundle) Roll(ctx context.Context, id string, end *time.Time) (*Key, cre
 	return k, secret, err
 }
 
-// Revoke ends a key at once and for ever. Revoking twice is no error.
+// Revoke ends a key at once and for ever. Revoking twice is no error. It needs no
+// policy: see [Home.Published].
 func (b *Bundle) Revoke(ctx context.Context, id string) (*Key, error) {
 	var k *Key
 	err := b.change(ctx, func(tx Tx) (err error) {

@@ -3,27 +3,47 @@ package control
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"os"
+	"slices"
 
+	"github.com/keystile/keystile/caddymodule/disk"
+	"github.com/keystile/keystile/caddymodule/internal/crash"
 	"github.com/keystile/keystile/core/bundle"
 )
 
 // Build builds the bundle from the store and the policy as they are, signs it,
-// and writes it out.
+// and writes it out. It returns an error that wraps [ErrUnsigned] if the policy
+// has changed and its signers are elsewhere.
 func (b *Bundle) Build(ctx context.Context) error {
-	return b.change(ctx, func(Tx) error { return nil })
+	return b.publish(ctx, func(tx Tx, last *Published) error {
+		p, err := b.publication(*last)
+		if err == nil && !b.follows(p) {
+			err = ErrUnsigned
+		}
+		return err
+	})
 }
 
-// change applies a change of keys and publishes the outcome, under the bundle's
-// lock. The file is written after the commit: a crash between the two leaves an
-// old file, which the next change or Build replaces, and never a file that the
-// store does not know. A version is never signed twice.
+// change applies a change of keys and publishes the outcome.
 func (b *Bundle) change(ctx context.Context, apply func(Tx) error) error {
+	return b.publish(ctx, func(tx Tx, _ *Published) error { return apply(tx) })
+}
+
+// publish prepares a new version, publishes it and writes it out, under the
+// bundle's lock. prepare may change keys, and what counts as published last. The
+// file is written after the commit: a crash between the two leaves an old file,
+// which the next change or Build replaces, and never a file that the store does
+// not know. A version is never signed twice.
+func (b *Bundle) publish(ctx context.Context, prepare func(Tx, *Published) error) error {
 	var pack []byte
 	var version int64
 	err := b.home.store.Update(ctx, b.Name, func(tx Tx) error {
-		if err := apply(tx); err != nil {
+		last, err := tx.Published()
+		if err != nil {
+			return err
+		}
+		if err := prepare(tx, &last); err != nil {
 			return err
 		}
 		var records []bundle.Record
@@ -34,17 +54,25 @@ func (b *Bundle) change(ctx context.Context, apply func(Tx) error) error {
 		}); err != nil {
 			return err
 		}
-		var err error
-		pack, version, err = b.sign(tx, records)
-		return err
+		next, packed, err := b.sign(last, records)
+		if err != nil {
+			return err
+		}
+		pack, version = packed, next.Version
+		crash.Point("signed")
+		return tx.SetPublished(next)
 	})
 	if err != nil {
 		return err
 	}
-	return b.write(ctx, pack, version)
+	crash.Point("committed")
+	if err := b.write(ctx, pack, version); err != nil {
+		return err
+	}
+	return b.promote()
 }
 
-// write writes the packed file of a committed version, unless a later one has
+// write writes out the packed file of a committed version, unless a later one has
 // been committed meanwhile: whoever did that writes it, and it has this change.
 func (b *Bundle) write(ctx context.Context, pack []byte, version int64) error {
 	return b.home.store.Update(ctx, b.Name, func(tx Tx) error {
@@ -52,79 +80,72 @@ func (b *Bundle) write(ctx context.Context, pack []byte, version int64) error {
 		if err != nil || last.Version != version {
 			return err
 		}
-		return writeFile(b.File(), pack)
+		if err := disk.ReplaceBytes(b.File(), 0o644, pack); err != nil {
+			return err
+		}
+		return b.writeDirectory()
 	})
 }
 
-func (b *Bundle) sign(tx Tx, records []bundle.Record) (packed []byte, version int64, err error) {
-	last, err := tx.Published()
-	if err != nil {
-		return nil, 0, err
+func (b *Bundle) writeDirectory() error {
+	if b.Directory == "" {
+		return nil
 	}
-	version, err = bundle.NextVersion(last.Version, b.home.now())
+	opened, source, err := b.OpenFile()
 	if err != nil {
-		return nil, 0, err
+		return err
 	}
-	publisher, err := b.signer(publisherFile)
+	defer source.Close()
+	_, err = disk.WriteDir(b.Directory, opened, source.Compiled)
+	return err
+}
+
+// sign signs records as the version after last.
+func (b *Bundle) sign(last Published, records []bundle.Record) (next Published, pack []byte, err error) {
+	version, err := bundle.NextVersion(last.Version, b.home.now())
 	if err != nil {
-		return nil, 0, err
+		return next, nil, err
 	}
-	publication, err := b.publication(last, version)
+	publication, err := b.publication(last)
 	if err != nil {
-		return nil, 0, err
+		return next, nil, err
+	}
+	for i := range records {
+		if r := &records[i]; !slices.Contains(publication.Note.Kinds, r.Kind) || !slices.Contains(publication.Note.Environments, r.Environment) {
+			return next, nil, fmt.Errorf("key %s: kind %q in environment %q is not in the policy note in force: edges would refuse it", r.KeyID, r.Kind, r.Environment)
+		}
+	}
+	publisher, err := b.publisher(publication.Note)
+	if err != nil {
+		return next, nil, err
 	}
 	var nodes bundle.Nodes
 	tree, err := bundle.Build(records, nodes.Add)
 	if err != nil {
-		return nil, 0, err
+		return next, nil, err
 	}
 	notes, err := publication.Manifest(tree, version, bundle.DefaultLife, publisher)
 	if err != nil {
-		return nil, 0, err
+		return next, nil, err
 	}
-	var pack bytes.Buffer
-	if err := bundle.WritePack(&pack, notes, publication.Compiled, &nodes); err != nil {
-		return nil, 0, err
-	}
-	return pack.Bytes(), version, tx.SetPublished(Published{
-		Version: version, PolicyVersion: publication.Note.Version,
-		PolicyNote: publication.Notes.Policy, PolicyHash: publication.Note.Policy.String(),
-	})
+	var out bytes.Buffer
+	err = bundle.WritePack(&out, notes, publication.Compiled, &nodes)
+	return publishedUnder(publication, version), out.Bytes(), err
 }
 
-// publication is the policy note that is in force, or a new one if the policy
-// or its audience has changed since.
-func (b *Bundle) publication(last Published, version int64) (*bundle.Publication, error) {
-	compiled := b.Policy.Encode()
-	if last.PolicyHash == bundle.HashOf(compiled).String() {
-		trust, err := b.Trust()
-		if err != nil {
-			return nil, err
-		}
-		if p, err := bundle.Republish(last.PolicyNote, compiled, trust); err == nil && p.Note.Publishers[0] == b.Publisher {
-			return p, nil
-		}
-	}
-	signer, err := b.signer(signerFile)
-	if err != nil {
-		return nil, err
-	}
-	policyVersion, err := bundle.NextVersion(last.PolicyVersion, b.home.now())
-	if err != nil {
-		return nil, err
-	}
-	return bundle.Publish(b.Policy, b.Name, b.Audience, policyVersion, []string{b.Publisher}, signer)
+func publishedUnder(p *bundle.Publication, version int64) Published {
+	return Published{Version: version, PolicyVersion: p.Note.Version, PolicyNote: p.Notes.Policy, Compiled: p.Compiled}
 }
 
 // Renew signs the published root again, with the publisher's key and the file
 // alone: a lost store is no outage.
 func (b *Bundle) Renew(ctx context.Context) error {
-	opened, pack, close, err := b.OpenFile()
+	opened, source, err := b.OpenFile()
 	if err != nil {
 		return err
 	}
-	defer close()
-	publisher, err := b.signer(publisherFile)
+	defer source.Close()
+	publisher, err := b.publisher(&opened.Note)
 	if err != nil {
 		return err
 	}
@@ -138,7 +159,7 @@ func (b *Bundle) Renew(ctx context.Context) error {
 		if version, err = bundle.NextVersion(max(last.Version, opened.Manifest.Version), b.home.now()); err != nil {
 			return err
 		}
-		publication := &bundle.Publication{Notes: bundle.Notes{Policy: opened.Notes.Policy}, Compiled: pack.Compiled, Note: &opened.Note}
+		publication := &bundle.Publication{Notes: bundle.Notes{Policy: opened.Notes.Policy}, Compiled: source.Compiled, Note: &opened.Note}
 		notes, err := publication.Manifest(bundle.Tree{Root: opened.Manifest.Root, Keys: opened.Manifest.Keys}, version, bundle.DefaultLife, publisher)
 		if err != nil {
 			return err
@@ -147,13 +168,10 @@ func (b *Bundle) Renew(ctx context.Context) error {
 		if err := opened.Nodes(nodes.Add); err != nil {
 			return err
 		}
-		if err := bundle.WritePack(&out, notes, pack.Compiled, &nodes); err != nil {
+		if err := bundle.WritePack(&out, notes, source.Compiled, &nodes); err != nil {
 			return err
 		}
-		return tx.SetPublished(Published{
-			Version: version, PolicyVersion: opened.Note.Version,
-			PolicyNote: opened.Notes.Policy, PolicyHash: opened.Note.Policy.String(),
-		})
+		return tx.SetPublished(publishedUnder(publication, version))
 	})
 	if err != nil {
 		return err
@@ -161,36 +179,32 @@ func (b *Bundle) Renew(ctx context.Context) error {
 	return b.write(ctx, out.Bytes(), version)
 }
 
-// OpenFile opens the published file as an edge does.
-func (b *Bundle) OpenFile() (*bundle.Bundle, *bundle.Pack, func() error, error) {
-	trust, err := b.Trust()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	return OpenFile(b.File(), trust)
+// Reset begins the bundle's versions anew, at this clock's time. It is for
+// versions that were signed far in the future, by a clock that was wrong, and
+// refuses where there are none. Edges whose clock was wrong too, and which have
+// accepted such a version, remember it.
+func (b *Bundle) Reset(ctx context.Context) error {
+	return b.publish(ctx, func(_ Tx, last *Published) error {
+		now := b.home.now()
+		_, manifest := bundle.NextVersion(last.Version, now)
+		_, policy := bundle.NextVersion(last.PolicyVersion, now)
+		if manifest == nil && policy == nil {
+			return errors.New("nothing to reset: the last version is not in this clock's future")
+		}
+		if policy != nil {
+			*last = Published{}
+		}
+		last.Version = 0
+		return nil
+	})
 }
 
-// OpenFile opens a packed file as an edge that trusts trust. The returned
-// function closes it.
-func OpenFile(path string, trust *bundle.Trust) (*bundle.Bundle, *bundle.Pack, func() error, error) {
-	f, err := os.Open(path)
+// OpenFile opens the published file as an edge does. The source has to be
+// closed.
+func (b *Bundle) OpenFile() (*bundle.Bundle, *disk.Source, error) {
+	trust, err := b.Trust()
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, nil, nil, err
-	}
-	pack, err := bundle.OpenPack(f, info.Size())
-	if err != nil {
-		f.Close()
-		return nil, nil, nil, fmt.Errorf("%s: %w", path, err)
-	}
-	opened, err := bundle.Open(pack.Notes, pack.Compiled, pack, trust)
-	if err != nil {
-		f.Close()
-		return nil, nil, nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return opened, pack, f.Close, nil
+	return disk.OpenBundle(b.File(), trust)
 }

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS published (
 	version        INTEGER NOT NULL,
 	policy_version INTEGER NOT NULL,
 	policy_note    BLOB NOT NULL,
-	policy_hash    TEXT NOT NULL
+	compiled       BLOB NOT NULL
 ) STRICT;
 `
 
@@ -193,8 +193,8 @@ func (t *sqliteTx) SetStatus(id, status string, expires, revoked *time.Time) err
 }
 
 func (t *sqliteTx) Published() (p Published, err error) {
-	row := t.tx.QueryRowContext(t.ctx, `SELECT version, policy_version, policy_note, policy_hash FROM published WHERE bundle = ?`, t.bundle)
-	err = row.Scan(&p.Version, &p.PolicyVersion, &p.PolicyNote, &p.PolicyHash)
+	row := t.tx.QueryRowContext(t.ctx, `SELECT version, policy_version, policy_note, compiled FROM published WHERE bundle = ?`, t.bundle)
+	err = row.Scan(&p.Version, &p.PolicyVersion, &p.PolicyNote, &p.Compiled)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}
@@ -202,9 +202,9 @@ func (t *sqliteTx) Published() (p Published, err error) {
 }
 
 func (t *sqliteTx) SetPublished(p Published) error {
-	_, err := t.tx.ExecContext(t.ctx, `INSERT INTO published (bundle, version, policy_version, policy_note, policy_hash) VALUES (?, ?, ?, ?, ?)
+	_, err := t.tx.ExecContext(t.ctx, `INSERT INTO published (bundle, version, policy_version, policy_note, compiled) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (bundle) DO UPDATE SET version = excluded.version, policy_version = excluded.policy_version,
-			policy_note = excluded.policy_note, policy_hash = excluded.policy_hash`,
-		t.bundle, p.Version, p.PolicyVersion, p.PolicyNote, p.PolicyHash)
+			policy_note = excluded.policy_note, compiled = excluded.compiled`,
+		t.bundle, p.Version, p.PolicyVersion, p.PolicyNote, p.Compiled)
 	return err
 }

@@ -40,7 +40,7 @@ type Published struct {
 	Version       int64  // of the manifest
 	PolicyVersion int64  // of the policy note
 	PolicyNote    []byte // exact bytes
-	PolicyHash    string // of the compiled policy under it
+	Compiled      []byte // the policy under it
 }
 
 // ErrNotFound is returned for a key that the bundle does not have.

@@ -64,6 +64,7 @@ var caddyfile = template.Must(template.New("").Parse(`{
 		bundle vinr {
 			file {{.File}}
 			signer_file {{.SignerFile}}
+			state {{.Dir}}/state
 		}
 	}
 }

@@ -66,6 +66,7 @@ var caddyfile = template.Must(template.New("").Parse(`{
 		bundle {{.Name}} {
 			file {{.Dir}}/bundle.keystile
 			signer {{.Signer}}
+			state {{.Dir}}/state
 			audience {{.Audience}}
 		}
 	}

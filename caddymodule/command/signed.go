@@ -1,0 +1,294 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keystile/keystile/caddymodule"
+	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/caddymodule/disk"
+	"github.com/keystile/keystile/core/bundle"
+)
+
+// state is what is in a signed bundle.
+type state struct {
+	Name          string    `json:"name"`
+	Audience      string    `json:"audience"`
+	Policy        string    `json:"policy"`
+	PolicyVersion int64     `json:"policy_version"`
+	PolicyHash    string    `json:"policy_hash"`
+	Version       int64     `json:"version"`
+	Signed        time.Time `json:"signed"`
+	Expires       time.Time `json:"expires"`
+	Keys          uint64    `json:"keys"`
+	Root          string    `json:"root"`
+	Kinds         []string  `json:"kinds"`
+	Environments  []string  `json:"environments"`
+	Publishers    []string  `json:"publishers"`
+	Hosts         []string  `json:"hosts"`
+}
+
+func stateOf(b *bundle.Bundle) state {
+	s := state{
+		Name: b.Note.Name, Audience: b.Note.Audience, Policy: b.Policy.Name, PolicyVersion: b.Note.Version,
+		PolicyHash: b.Note.Policy.String(), Version: b.Manifest.Version, Signed: time.UnixMilli(b.Manifest.Version).UTC(),
+		Expires: time.UnixMilli(b.Manifest.Expires).UTC(), Keys: b.Manifest.Keys, Root: b.Manifest.Root.String(),
+		Kinds: b.Note.Kinds, Environments: b.Note.Environments, Publishers: b.Note.Publishers, Hosts: []string{},
+	}
+	for _, h := range b.Policy.Hosts {
+		s.Hosts = append(s.Hosts, h.Name)
+	}
+	return s
+}
+
+func inspectCommand() *cobra.Command {
+	cmd := trustFlags(&cobra.Command{
+		Use:   "inspect [file]",
+		Short: "Shows what is in a signed bundle",
+		Args:  cobra.MaximumNArgs(1),
+	})
+	cmd.RunE = withOpened(func(cmd *cobra.Command, b *bundle.Bundle) error {
+		s := stateOf(b)
+		return output(cmd, s, func(w io.Writer) {
+			fmt.Fprintf(w, "%s\n%s\n", b.Notes.Policy, b.Notes.Manifest)
+			fmt.Fprintf(w, "Policy %s, hosts %s.\nSigned %s, expires %s, %d keys.\n", s.Policy, strings.Join(s.Hosts, " "),
+				s.Signed.Format(time.RFC3339), s.Expires.Format(time.RFC3339), s.Keys)
+		})
+	})
+	return cmd
+}
+
+func verifyCommand() *cobra.Command {
+	cmd := trustFlags(&cobra.Command{
+		Use:   "verify [file]",
+		Short: "Verifies a signed bundle: signatures, times and every node of its tree",
+		Args:  cobra.MaximumNArgs(1),
+	})
+	cmd.RunE = withOpened(func(cmd *cobra.Command, b *bundle.Bundle) error {
+		if err := b.CheckTime(time.Now(), bundle.DefaultClockSkew, 0); err != nil {
+			return err
+		}
+		keys := 0
+		err := progress(cmd, "verifying", func() error {
+			return b.Walk(func(*bundle.Record) error {
+				keys++
+				return nil
+			})
+		})
+		if err != nil {
+			return err
+		}
+		s := stateOf(b)
+		return output(cmd, s, func(w io.Writer) {
+			fmt.Fprintf(w, "Bundle %s is good: %d keys, version %d, expires %s.\n", s.Name, keys, s.Version, s.Expires.Format(time.RFC3339))
+		})
+	})
+	return cmd
+}
+
+func diffCommand() *cobra.Command {
+	cmd := trustFlags(&cobra.Command{
+		Use:   "diff <before> [after]",
+		Short: "Compares two signed bundles, key by key; after is the home's bundle unless it is given",
+		Args:  cobra.RangeArgs(1, 2),
+	})
+	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+		before, source, err := openNamed(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		defer source.Close()
+		after, source2, err := openNamed(cmd, args[1:]...)
+		if err != nil {
+			return err
+		}
+		defer source2.Close()
+		var d *bundle.Difference
+		if err := progress(cmd, "comparing", func() (err error) {
+			d, err = bundle.Diff(before, after)
+			return err
+		}); err != nil {
+			return err
+		}
+		return printDifference(cmd, before, after, d)
+	})
+	return cmd
+}
+
+// difference is what [diffCommand] prints.
+type difference struct {
+	Before  state    `json:"before"`
+	After   state    `json:"after"`
+	Nodes   int      `json:"new_nodes"`
+	Bytes   int      `json:"new_bytes"`
+	Added   []string `json:"added"`
+	Removed []string `json:"removed"`
+	Changed []string `json:"changed"`
+}
+
+func printDifference(cmd *cobra.Command, before, after *bundle.Bundle, d *bundle.Difference) error {
+	out := difference{stateOf(before), stateOf(after), d.Nodes, d.Bytes, []string{}, []string{}, []string{}}
+	for _, c := range d.Changes {
+		switch {
+		case c.Before == nil:
+			out.Added = append(out.Added, c.After.KeyID)
+		case c.After == nil:
+			out.Removed = append(out.Removed, c.Before.KeyID)
+		default:
+			out.Changed = append(out.Changed, c.After.KeyID)
+		}
+	}
+	return output(cmd, out, func(w io.Writer) {
+		fmt.Fprintf(w, "Version %d to %d: ", out.Before.Version, out.After.Version)
+		if out.Before.PolicyVersion != out.After.PolicyVersion {
+			fmt.Fprintf(w, "policy version %d to %d, ", out.Before.PolicyVersion, out.After.PolicyVersion)
+		}
+		fmt.Fprintf(w, "%d keys added, %d removed, %d changed; %d new nodes of %d bytes.\n",
+			len(out.Added), len(out.Removed), len(out.Changed), out.Nodes, out.Bytes)
+		for _, c := range d.Changes {
+			switch {
+			case c.Before == nil:
+				fmt.Fprintf(w, "+ %s %s\n", c.After.KeyID, c.After.Status)
+			case c.After == nil:
+				fmt.Fprintf(w, "- %s %s\n", c.Before.KeyID, c.Before.Status)
+			default:
+				fmt.Fprintf(w, "~ %s %s, was %s\n", c.After.KeyID, c.After.Status, c.Before.Status)
+			}
+		}
+	})
+}
+
+func packCommand() *cobra.Command {
+	cmd := trustFlags(&cobra.Command{
+		Use:   "pack [bundle] <file>",
+		Short: "Writes a bundle, from a directory or the home, as one packed file",
+		Args:  cobra.RangeArgs(1, 2),
+	})
+	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+		target := args[len(args)-1]
+		b, source, err := openNamed(cmd, args[:len(args)-1]...)
+		if err != nil {
+			return err
+		}
+		defer source.Close()
+		if err := progress(cmd, "packing", func() error { return disk.WritePack(target, b, source.Compiled) }); err != nil {
+			return err
+		}
+		return output(cmd, stateOf(b), func(w io.Writer) {
+			fmt.Fprintf(w, "Packed bundle %s into %s: %d keys, version %d.\n", b.Note.Name, target, b.Manifest.Keys, b.Manifest.Version)
+		})
+	})
+	return cmd
+}
+
+func unpackCommand() *cobra.Command {
+	cmd := trustFlags(&cobra.Command{
+		Use:   "unpack [bundle] <directory>",
+		Short: "Writes a bundle node by node into a directory that a web server can serve",
+		Long: `Writes a bundle node by node into a directory that a web server can serve. Nodes
+that are there already stay as they are, so that one change of a key costs a few
+small files. Whatever happens on the way, a reader meets the bundle before or the
+new one.
+
+--prune removes what earlier bundles left, once no edge uses them any more.`,
+		Args: cobra.RangeArgs(1, 2),
+	})
+	cmd.Flags().Bool("prune", false, "Remove what this bundle does not need")
+	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+		prune, err := cmd.Flags().GetBool("prune")
+		if err != nil {
+			return err
+		}
+		target := args[len(args)-1]
+		b, source, err := openNamed(cmd, args[:len(args)-1]...)
+		if err != nil {
+			return err
+		}
+		defer source.Close()
+		written, removed := 0, 0
+		if err := progress(cmd, "unpacking", func() error {
+			if written, err = disk.WriteDir(target, b, source.Compiled); err != nil || !prune {
+				return err
+			}
+			removed, err = disk.Prune(target, b)
+			return err
+		}); err != nil {
+			return err
+		}
+		return output(cmd, map[string]any{"bundle": stateOf(b), "written": written, "removed": removed}, func(w io.Writer) {
+			fmt.Fprintf(w, "Unpacked bundle %s into %s: %d keys, version %d, %d new nodes", b.Note.Name, target, b.Manifest.Keys, b.Manifest.Version, written)
+			if prune {
+				fmt.Fprintf(w, ", %d old files removed", removed)
+			}
+			fmt.Fprintln(w, ".")
+		})
+	})
+	return cmd
+}
+
+func trustFlags(cmd *cobra.Command) *cobra.Command {
+	bundleFlag(cmd)
+	f := cmd.Flags()
+	f.StringArray("signer", nil, "With a file: a policy signer to trust; repeat it")
+	f.String("signer-file", "", "With a file: policy signers to trust, one on a line")
+	f.String("audience", caddymodule.DefaultAudience, "With a file: the audience that it must be for")
+	f.Int("threshold", 1, "With a file: how many of the signers must have signed")
+	return cmd
+}
+
+// withOpened runs do with the home's bundle, or with a file or directory and the
+// trust that flags give.
+func withOpened(do func(cmd *cobra.Command, b *bundle.Bundle) error) func(*cobra.Command, []string) error {
+	return run(func(cmd *cobra.Command, args []string) error {
+		b, source, err := openNamed(cmd, args...)
+		if err != nil {
+			return err
+		}
+		defer source.Close()
+		return do(cmd, b)
+	})
+}
+
+// openNamed opens the bundle in the file or directory path[0], if that is given,
+// with the trust that flags give; else the home's bundle.
+func openNamed(cmd *cobra.Command, path ...string) (b *bundle.Bundle, source *disk.Source, err error) {
+	if len(path) > 0 {
+		trust, err := flagTrust(cmd)
+		if err != nil {
+			return nil, nil, err
+		}
+		return disk.OpenBundle(path[0], trust)
+	}
+	err = withPublished(func(_ *cobra.Command, _ []string, home *control.Bundle) (err error) {
+		b, source, err = home.OpenFile()
+		return err
+	})(cmd, nil)
+	return b, source, err
+}
+
+func flagTrust(cmd *cobra.Command) (*bundle.Trust, error) {
+	f := cmd.Flags()
+	signers, err := f.GetStringArray("signer")
+	file, err2 := f.GetString("signer-file")
+	audience, err3 := f.GetString("audience")
+	threshold, err4 := f.GetInt("threshold")
+	if err := errors.Join(err, err2, err3, err4); err != nil {
+		return nil, err
+	}
+	if file != "" {
+		more, err := caddymodule.ReadSigners(file)
+		if err != nil {
+			return nil, err
+		}
+		signers = append(signers, more...)
+	}
+	if len(signers) == 0 {
+		return nil, errors.New("a file is believed only by its signers: name them with --signer or --signer-file")
+	}
+	return bundle.NewTrust("", audience, threshold, signers...)
+}

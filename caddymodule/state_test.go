@@ -1,0 +1,544 @@
+package caddymodule_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/keystile/keystile/caddymodule"
+	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/caddymodule/disk"
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/policies"
+)
+
+// withMetrics is vinr's site, and one that shows the metrics.
+func withMetrics(s *server) string { return vinr(s) + "http://metrics.test {\n\tmetrics\n}\n" }
+
+// metric is the value of a gauge or counter.
+func (s *server) metric(name string) string {
+	s.t.Helper()
+	for line := range strings.Lines(body(s.do("GET", "http://metrics.test/"))) {
+		if value, ok := strings.CutPrefix(line, "caddy_keystile_"+name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func (s *server) metricWithin(name, want string) {
+	s.t.Helper()
+	for begin := time.Now(); s.metric(name) != want; time.Sleep(50 * time.Millisecond) {
+		if time.Since(begin) > 15*time.Second {
+			s.t.Fatalf("%s is %q, not %q", name, s.metric(name), want)
+		}
+	}
+}
+
+func copyFile(t testing.TB, from, to string) {
+	t.Helper()
+	raw, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to+".new", raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(to+".new", to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reload loads the same servers with other options.
+func (s *server) reload(h *home, config func(string) string, sites func(*server) string, names ...string) error {
+	s.t.Helper()
+	_, port, _ := net.SplitHostPort(s.http)
+	_, tlsPort, _ := net.SplitHostPort(s.https)
+	extra := fmt.Sprintf("\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1", port, tlsPort)
+	if err := caddy.Load(adapt(s.t, config(h.globals(extra, names...)+sites(s))), true); err != nil {
+		return err
+	}
+	s.ready("api.vinr.com")
+	return nil
+}
+
+func same(config string) string { return config }
+
+// R56: an older bundle is refused after a restart too; without a state it is only
+// where the configuration names the lowest version.
+func TestRestart(t *testing.T) {
+	h := newHome(t, "vinr")
+	b := h.bundle("vinr")
+	id, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
+	header := "X-Api-Key: " + key
+	older, newer := filepath.Join(h.dir, "older"), filepath.Join(h.dir, "newer")
+	copyFile(t, b.File(), older)
+	s := start(t, h, []string{"vinr"}, withMetrics)
+	s.within("in use", 200, header)
+	if _, err := b.Revoke(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	s.within("revoked", 401, header)
+	copyFile(t, b.File(), newer)
+	opened, source, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source.Close()
+	version := opened.Manifest.Version
+
+	stop := func() {
+		t.Helper()
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	copyFile(t, older, b.File())
+	rollbacks := `bundles_refused_total{bundle="vinr",cause="rollback"}`
+	if err := s.reload(h, same, withMetrics, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("an older bundle after a restart", 503, header)
+	if number(t, s.metric(rollbacks)) == 0 {
+		t.Error("the rollback is not told")
+	}
+	if got := s.metric(`bundle_in_force{bundle="vinr"}`); got != "0" {
+		t.Errorf("bundle_in_force is %q", got)
+	}
+	copyFile(t, newer, b.File())
+	s.within("the newer one again", 401, header)
+	s.metricWithin(`bundle_in_force{bundle="vinr"}`, "1")
+
+	// Without a state the older one is believed, but for min_version.
+	off := func(extra string) func(string) string {
+		return func(config string) string {
+			return strings.Replace(config, "state "+filepath.Join(h.dir, "state", "vinr"), "state off\n"+extra, 1)
+		}
+	}
+	stop()
+	copyFile(t, older, b.File())
+	if err := s.reload(h, off(""), withMetrics, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("no state", 200, header)
+	if err := s.reload(h, off(fmt.Sprintf("min_version %d", version)), withMetrics, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("min_version", 503, header)
+	copyFile(t, newer, b.File())
+	s.within("min_version is reached", 401, header)
+	if err := s.reload(h, off(fmt.Sprintf("min_version 0 %d", opened.Note.Version+1)), withMetrics, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("a policy version below the lowest", 503, header)
+}
+
+// A disk that is full, or gone, keeps no revocation from biting; it is told, and
+// what is in use is remembered as soon as it can be.
+func TestStateCannotBeWritten(t *testing.T) {
+	h := newHome(t, "vinr")
+	b := h.bundle("vinr")
+	id, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
+	header := "X-Api-Key: " + key
+	dir := filepath.Join(h.dir, "state")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := adapt(t, h.globals("", "vinr"))
+	if err := caddy.Load(config, true); err == nil || !strings.Contains(err.Error(), "state off") {
+		t.Errorf("a place that cannot be written was taken: %v", err)
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, h, []string{"vinr"}, withMetrics)
+	s.within("in use", 200, header)
+	s.metricWithin(`state_degraded{bundle="vinr"}`, "0")
+	away := dir + ".away"
+	if err := os.Rename(dir, away); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Revoke(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	s.within("revoked without a state", 401, header)
+	s.metricWithin(`state_degraded{bundle="vinr"}`, "1")
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(away, dir); err != nil {
+		t.Fatal(err)
+	}
+	s.metricWithin(`state_degraded{bundle="vinr"}`, "0")
+	trust, err := b.Trust()
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, source, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	if last, err := disk.NewState(filepath.Join(dir, "vinr"), trust).Last(); err != nil || last.Manifest != opened.Manifest {
+		t.Errorf("remembered: %+v, %v", last, err)
+	}
+}
+
+// Validating a configuration writes nothing: another user may do it.
+func TestValidateWritesNothing(t *testing.T) {
+	h := newHome(t, "vinr")
+	t.Setenv("XDG_DATA_HOME", filepath.Join(h.dir, "data"))
+	config := strings.Replace(h.globals("", "vinr"), "state "+filepath.Join(h.dir, "state", "vinr"), "", 1)
+	if err := validate(t, config+"http://api.vinr.com {\n\tkeystile vinr\n}\n"); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(h.dir, "data", "caddy", "keystile", "vinr.state")
+	if found, _ := filepath.Glob(state + "*"); len(found) > 0 {
+		t.Errorf("it wrote %q", found)
+	}
+	// A run does, and there.
+	if err := caddy.Load(adapt(t, config), true); err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(state); err != nil {
+		t.Error(err)
+	}
+}
+
+// The publisher's key, the policy and the policy signer are replaced under load:
+// no edge is touched and no request fails; the old publisher's key is worth
+// nothing then, also after a reload with the new list of signers.
+func TestRotation(t *testing.T) {
+	h := newHome(t, "vinr")
+	b := h.bundle("vinr")
+	_, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
+	header := "X-Api-Key: " + key
+	folder := filepath.Dir(b.File())
+	stolen, err := control.ReadSigningKey(filepath.Join(folder, "publisher.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, source, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	edge := filepath.Join(h.dir, "edge-signers.txt") // as the edge was set up
+	copyFile(t, b.TrustFile(), edge)
+	config := func(config string) string { return strings.ReplaceAll(config, b.TrustFile(), edge) }
+	// Answers without an upstream: it is the edge that is looked at.
+	site := func(*server) string {
+		return "http://api.vinr.com, https://api.vinr.com {\n\tkeystile vinr\n\trespond ok\n}\nhttp://metrics.test {\n\tmetrics\n}\n"
+	}
+	s := start(t, h, []string{"vinr"}, site)
+	if err := s.reload(h, config, site, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("in use", 200, header)
+
+	done := make(chan struct{})
+	var asked, failed atomic.Int64
+	for range 2 {
+		client := s.client()
+		go func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				r := newRequest(t, "GET", "https://api.vinr.com/v1/payments", header)
+				response, err := client.Do(r)
+				if err == nil {
+					io.Copy(io.Discard, response.Body)
+					response.Body.Close()
+				}
+				if err != nil || response.StatusCode != 200 {
+					failed.Add(1)
+				}
+				asked.Add(1)
+			}
+		}()
+	}
+	inUse := func(what string) {
+		t.Helper()
+		opened, source, err := b.OpenFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Close()
+		s.metricWithin(`bundle_version_seconds{bundle="vinr"}`, fmt.Sprint(float64(opened.Manifest.Version)/1000))
+		if failed.Load() > 0 {
+			t.Fatalf("%s: %d of %d requests failed", what, failed.Load(), asked.Load())
+		}
+	}
+	if err := b.RotatePublisher(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	inUse("the publisher was replaced")
+	good, err := os.ReadFile(b.File())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// The stolen key signs under the note that lists it.
+	forge := func(n *bundle.Bundle, compiled []byte) {
+		publication := &bundle.Publication{Notes: bundle.Notes{Policy: n.Notes.Policy}, Compiled: compiled, Note: &n.Note}
+		var nodes bundle.Nodes
+		tree, err := bundle.Build(nil, nodes.Add)
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes, err := publication.Manifest(tree, time.Now().UnixMilli(), bundle.DefaultLife, stolen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := bundle.WritePack(&out, notes, compiled, &nodes); err != nil {
+			t.Fatal(err)
+		}
+		if err := disk.ReplaceBytes(b.File(), 0o644, out.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rollbacks := `bundles_refused_total{bundle="vinr",cause="rollback"}`
+	told := number(t, s.metric(rollbacks))
+	forge(before, source.Compiled)
+	s.metricWithin(rollbacks, fmt.Sprint(told+1))
+	if err := disk.ReplaceBytes(b.File(), 0o644, good); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := b.RotateSigner(context.Background(), ""); err != nil {
+		t.Fatal(err)
+	}
+	inUse("the standby signs")
+	// Edges get the new list at leisure, by a reload.
+	copyFile(t, b.TrustFile(), edge)
+	if err := s.reload(h, config, site, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	inUse("the new list of signers")
+	if err := b.RotateSigner(context.Background(), ""); err != nil {
+		t.Fatal(err)
+	}
+	inUse("the second standby signs")
+	close(done)
+	if asked.Load() < 100 {
+		t.Errorf("only %d requests were made", asked.Load())
+	}
+}
+
+// A directory is a source as good as a file, and one that is caught between its
+// two notes serves what was in use before.
+func TestDirectorySource(t *testing.T) {
+	h := newHome(t, "vinr")
+	b := h.bundle("vinr")
+	origin := filepath.Join(h.dir, "origin")
+	unpack := func() {
+		t.Helper()
+		opened, source, err := b.OpenFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer source.Close()
+		if _, err := disk.WriteDir(origin, opened, source.Compiled); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
+	header := "X-Api-Key: " + key
+	config := func(config string) string {
+		return strings.Replace(config, "file "+b.File(), "file "+origin, 1)
+	}
+	s := start(t, h, []string{"vinr"}, vinr)
+	if err := s.reload(h, config, vinr, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("the directory is not there yet", 503, header)
+	unpack()
+	s.within("the directory is there", 200, header)
+	manifest, err := os.ReadFile(filepath.Join(origin, "v1", "manifest"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.RotatePublisher(context.Background()); err != nil { // another policy note
+		t.Fatal(err)
+	}
+	unpack()
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	// As a crash between the two would leave it.
+	if err := disk.ReplaceBytes(filepath.Join(origin, "v1", "manifest"), 0o644, manifest); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(h.dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.reload(h, config, vinr, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("nothing is remembered", 503, header)
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	// An edge that remembers goes on.
+	if err := s.reload(h, same, vinr, "vinr"); err != nil { // from the file, which is whole
+		t.Fatal(err)
+	}
+	s.within("from the file", 200, header)
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.reload(h, config, vinr, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("from what is remembered", 200, header)
+	if _, err := b.Revoke(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	unpack()
+	s.within("revoked", 401, header)
+}
+
+// Two bundles in one process know nothing of each other's keys.
+func TestTwoBundles(t *testing.T) {
+	h := newHome(t)
+	document, err := policies.Policy("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "two"} {
+		if _, err := h.Init(context.Background(), control.NewBundle{
+			Name: name, Audience: caddymodule.DefaultAudience, Policy: document, File: name, Hosts: map[string][]string{"": {"api.vinr.com", name + ".example"}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, key := h.create("one", control.NewKey{Kind: "secret", Environment: "live"})
+	h.create("two", control.NewKey{Kind: "secret", Environment: "live"})
+	s := load(t, h, []string{"one", "two"}, func(*server) string {
+		return "http://one.example, https://one.example {\n\tkeystile one\n\trespond ok\n}\nhttp://two.example, https://two.example {\n\tkeystile two\n\trespond ok\n}\n"
+	})
+	ask := func(host string) int {
+		for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+			response, err := s.client().Do(newRequest(t, "GET", "https://"+host+"/x", "Authorization: Bearer "+key))
+			if err == nil {
+				response.Body.Close()
+				return response.StatusCode
+			}
+			if time.Since(begin) > 10*time.Second {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 3 {
+		if one, two := ask("one.example"), ask("two.example"); one != 200 || two != 401 {
+			t.Fatalf("%d by its own bundle, %d by another", one, two)
+		}
+	}
+	if _, err := h.bundle("one").Revoke(context.Background(), id); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); ask("one.example") != 401; time.Sleep(20 * time.Millisecond) {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("the revocation is not in use")
+		}
+	}
+}
+
+// A bundle that this clock finds too early is taken up once it is not, though its
+// file does not change.
+func TestEarlyBundle(t *testing.T) {
+	dir := t.TempDir()
+	signer, signerKey := newNoteSigner(t, "policy")
+	publisher, publisherKey := newNoteSigner(t, "publisher")
+	p, err := policies.Compile("vinr", compile.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := time.Now().Add(3 * time.Second).UnixMilli()
+	publication, err := bundle.Publish(p, "vinr", caddymodule.DefaultAudience, version, []string{publisherKey}, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var nodes bundle.Nodes
+	tree, err := bundle.Build(nil, nodes.Add)
+	if err != nil {
+		t.Fatal(err)
+	}
+	notes, err := publication.Manifest(tree, version, time.Hour, publisher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := bundle.WritePack(&out, notes, publication.Compiled, &nodes); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "vinr.keystile")
+	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := newHome(t, "vinr")
+	s := start(t, h, []string{"vinr"}, withMetrics)
+	config := func(config string) string {
+		b := h.bundle("vinr")
+		config = strings.Replace(config, "file "+b.File(), "file "+file+"\nclock_skew 1s\nsigner "+signerKey, 1)
+		return strings.Replace(config, "state "+filepath.Join(h.dir, "state", "vinr"), "state "+filepath.Join(dir, "state"), 1)
+	}
+	refused := s.metric(`bundles_refused_total{bundle="vinr",cause="future"}`)
+	if err := s.reload(h, config, withMetrics, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	if time.Now().UnixMilli() < version-1500 {
+		if got := s.do("GET", "https://api.vinr.com/v1/payments", "X-Api-Key: x").StatusCode; got != 503 {
+			t.Errorf("a bundle of the future gives %d", got)
+		}
+	}
+	s.within("the clock has come up", 401, "X-Api-Key: x")
+	if got := s.metric(`bundles_refused_total{bundle="vinr",cause="future"}`); got != fmt.Sprint(number(t, refused)+1) {
+		t.Errorf("refused %s times, after %s: it should be told once", got, refused)
+	}
+}
+
+func number(t *testing.T, s string) (n int) {
+	t.Helper()
+	if _, err := fmt.Sscan(s, &n); err != nil {
+		t.Fatalf("%q: %v", s, err)
+	}
+	return n
+}
+
+func newNoteSigner(t *testing.T, name string) (note.Signer, string) {
+	t.Helper()
+	private, public, err := note.GenerateKey(rand.Reader, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := note.NewSigner(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, public
+}
