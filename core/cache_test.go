@@ -1,11 +1,20 @@
 package core
 
 import (
+	"crypto/rand"
+	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/internal/cache"
+	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/policies"
 )
 
 // A cache hit proves 128 bits of a digest. Another key's record, if one ever
@@ -31,4 +40,122 @@ func TestCacheHitIsRechecked(t *testing.T) {
 	if got, _ := c.find(); got == e {
 		t.Error("another key's record was taken")
 	}
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	for range 3 {
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// What the record cache says that it takes is what the heap grows by, whatever
+// the records are, and stays below its limit.
+func TestRecordCacheCostsWhatItSays(t *testing.T) {
+	const limit = 4 << 20
+	p, err := policies.Compile("vinr", compile.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*bundle.Record, int){
+		"plain": func(*bundle.Record, int) {},
+		"scoped": func(r *bundle.Record, i int) {
+			r.Kind, r.Scopes = "restricted", []string{"payments:read", "payouts:read", "refunds:write"}
+		},
+		"limited": func(r *bundle.Record, i int) {
+			r.Restrict([]string{"192.0.2.0/24", "2001:db8::/32"}, []string{"https://a.example"}, []string{"GET /v1/users", "/v1/reports/{id}"})
+		},
+	} {
+		keys := make([]string, 10_000)
+		records := make([]bundle.Record, len(keys))
+		for i := range keys {
+			s, err := credential.Generate("sk", "live")
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys[i] = s.Reveal()
+			records[i] = bundle.Record{
+				Digest: s.Digest(), KeyID: fmt.Sprintf("key_%020d", i), Kind: "secret", Environment: "live",
+				Tenant: fmt.Sprintf("tenant_%d", i%1000), Status: bundle.Active, Expires: 4_000_000_000,
+			}
+			change(&records[i], i)
+		}
+		b := signed(t, p, records)
+		v, err := New(Config{RecordCache: limit, NodeCache: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.nodes.Close()
+		v.nodes = nil            // so that only records are kept
+		for _, k := range keys { // the pins are the bundle's own
+			d := credential.DigestOf(k)
+			if _, err := b.Leaf(&d, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		v.records.Close()
+		v.records = nil
+		before := heap()
+		if v.records, err = cache.New[*entry](limit, usualEntry, 1024); err != nil {
+			t.Fatal(err)
+		}
+		s := &snapshot{Bundle: b, generation: 1, policies: 1}
+		for range 2 {
+			for i, k := range keys {
+				c := &check{Verifier: v, snapshot: s, key: k, digest: credential.DigestOf(k)}
+				if _, err := c.find(); err != nil {
+					t.Fatal(err)
+				}
+				if i%100 == 0 {
+					v.records.Wait()
+				}
+			}
+		}
+		v.records.Wait()
+		said, grown := v.records.MaxCost()-v.records.RemainingCost(), heap()-before
+		t.Logf("%s: it says %d of %d, and the heap has grown by %d", name, said, v.records.MaxCost(), grown)
+		if said < limit*8/10 || grown > limit*105/100 || grown < limit*8/10 {
+			t.Errorf("%s: it says %d of %d, and the heap has grown by %d", name, said, limit, grown)
+		}
+		v.records.Close()
+		runtime.KeepAlive(keys)
+		runtime.KeepAlive(s)
+	}
+}
+
+// signed is a bundle of records.
+func signed(t *testing.T, p *policy.Policy, records []bundle.Record) *bundle.Bundle {
+	t.Helper()
+	private, public, err := note.GenerateKey(rand.Reader, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := note.NewSigner(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publication, err := bundle.Publish(p, p.Name, "edge", time.Now().UnixMilli(), []string{public}, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var nodes bundle.Nodes
+	tree, err := bundle.Build(records, nodes.Add)
+	if err != nil {
+		t.Fatal(err)
+	}
+	notes, err := publication.Manifest(tree, time.Now().UnixMilli(), time.Hour, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, err := bundle.NewTrust("", "edge", 1, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundle.Open(notes, publication.Compiled, &nodes, trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/internal/cache"
 	"github.com/keystile/keystile/core/policy"
 )
 
@@ -39,22 +42,30 @@ type entry struct {
 
 const never = math.MaxInt64
 
-// averageEntry is a usual cost of an entry in bytes, to choose the number of
-// counters by.
-const averageEntry = 1 << 10
+// usualEntry is what an entry usually costs, in bytes.
+const usualEntry = 1280
 
-// cost is about what an entry takes in memory, in bytes: the fixed parts with
-// their allocations, and the variable ones.
+// cost is what an entry takes on the heap, in bytes, with the allocations of its
+// record and its place in the cache.
 func (e *entry) cost() int64 {
 	r := e.record
-	n := 704 + 2*len(r.KeyID) + 2*len(r.Tenant) + len(r.Kind) + len(r.Environment) + 2*len(e.key.Scopes) + 64*len(e.upstream)
+	n := cache.Entry + int(unsafe.Sizeof(*e)) + int(unsafe.Sizeof(*r)) + int(unsafe.Sizeof(Header{}))*cap(e.upstream) +
+		int(unsafe.Sizeof(netip.Prefix{}))*cap(r.Prefixes) + int(unsafe.Sizeof(policy.Limit{}))*cap(r.Limits) +
+		int(unsafe.Sizeof(policy.Origin{}))*cap(e.origins) + 256*len(e.endpoints)
+	for _, s := range []string{r.KeyID, r.Kind, r.Environment, r.Tenant, e.scopes} {
+		n += allocated(len(s))
+	}
 	for _, list := range [][]string{r.Scopes, r.Referrers, r.Endpoints} {
+		n += int(unsafe.Sizeof("")) * cap(list)
 		for _, s := range list {
-			n += 16 + len(s)
+			n += allocated(len(s))
 		}
 	}
-	return int64(n + 32*len(r.Prefixes) + 64*len(e.origins) + 256*len(e.endpoints))
+	return int64(n)
 }
+
+// allocated is about what a string of n bytes takes: small ones come in steps.
+func allocated(n int) int { return (n + 15) &^ 15 }
 
 // lookup is the first part of step 5: the key's record, from the cache if it
 // was confirmed under this request's snapshot, else from the tree. Absence is

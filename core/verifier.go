@@ -24,6 +24,7 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/internal/cache"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/token"
 )
@@ -94,14 +95,7 @@ func New(config Config) (*Verifier, error) {
 	}
 	v := &Verifier{config: config}
 	var err error
-	v.records, err = ristretto.NewCache(&ristretto.Config[[]byte, *entry]{
-		NumCounters:        max(10*config.RecordCache/averageEntry, 1000),
-		MaxCost:            config.RecordCache,
-		BufferItems:        1024,
-		IgnoreInternalCost: true,
-		KeyToHash:          bundle.Words,
-	})
-	if err != nil {
+	if v.records, err = cache.New[*entry](config.RecordCache, usualEntry, 1024); err != nil {
 		return nil, fmt.Errorf("record cache: %w", err)
 	}
 	if v.nodes, err = bundle.NewCache(config.NodeCache); err != nil {

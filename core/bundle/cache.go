@@ -1,12 +1,12 @@
 package bundle
 
 import (
-	"encoding/binary"
 	"sync/atomic"
 
 	"github.com/dgraph-io/ristretto/v2"
 
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/internal/cache"
 )
 
 // Cache keeps verified nodes, bounded in bytes, for any number of bundles. It
@@ -17,31 +17,16 @@ type Cache struct {
 	nodes *ristretto.Cache[[]byte, *node]
 }
 
-// averageNode is a usual size of a node in bytes, to choose the number of
-// counters by: ten for each node that fits.
-const averageNode = 4 << 10
+// usualNode is what a node usually costs, in bytes.
+const usualNode = 7 << 10
 
 // NewCache returns a Cache of at most limit bytes. Close ends its goroutines.
 func NewCache(limit int64) (*Cache, error) {
-	nodes, err := ristretto.NewCache(&ristretto.Config[[]byte, *node]{
-		NumCounters:        max(10*limit/averageNode, 1000),
-		MaxCost:            limit,
-		BufferItems:        64,
-		IgnoreInternalCost: true,
-		Cost:               (*node).size,
-		KeyToHash:          Words,
-	})
+	nodes, err := cache.New[*node](limit, usualNode, 64)
 	if err != nil {
 		return nil, err
 	}
 	return &Cache{nodes}, nil
-}
-
-// Words is the first 128 bits of a hash as two words, which ristretto takes as
-// a key's hash and conflict hash. It compares no more, so that the value is
-// checked against the whole hash by whoever gets it.
-func Words(hash []byte) (uint64, uint64) {
-	return binary.BigEndian.Uint64(hash), binary.BigEndian.Uint64(hash[8:])
 }
 
 // Close ends the cache.
@@ -84,7 +69,7 @@ func (n *node) standsAt(at place) bool {
 
 func (c *Cache) put(n *node) {
 	if c != nil && n.data != nil || c != nil && n.branch() {
-		c.nodes.Set(n.hash[:], n, 0)
+		c.nodes.Set(n.hash[:], n, n.size()+cache.Entry)
 	}
 }
 

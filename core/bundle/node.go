@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"unsafe"
 
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/internal/wire"
@@ -82,9 +83,10 @@ type part struct {
 
 func (n *node) branch() bool { return n.parts != nil }
 
-// size is what the node costs in memory, in bytes, headers included.
+// size is what the node takes on the heap, in bytes.
 func (n *node) size() int64 {
-	return int64(256 + len(n.parts)*56 + len(n.data) + 8*len(n.bodies) + 24*len(n.strings))
+	return int64(unsafe.Sizeof(*n)) + int64(unsafe.Sizeof(part{}))*int64(cap(n.parts)) + int64(cap(n.start)) +
+		int64(cap(n.data)) + int64(unsafe.Sizeof(span{}))*int64(cap(n.bodies)) + int64(unsafe.Sizeof([]byte{}))*int64(cap(n.strings))
 }
 
 // parseNode verifies everything about a node at a place: name, type, canonical

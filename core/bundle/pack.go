@@ -163,7 +163,7 @@ func (p *Pack) read(offset uint64, length uint32) ([]byte, error) {
 	if length > MaxLeaf || offset > p.index {
 		return nil, errors.New("the index of the packed file is damaged")
 	}
-	b := make([]byte, length)
+	b := slices.Grow([]byte(nil), int(length))[:length] // its capacity says what it takes
 	if _, err := p.r.ReadAt(b, int64(offset)); err != nil {
 		return nil, err
 	}

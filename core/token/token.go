@@ -17,6 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/internal/cache"
 	"github.com/keystile/keystile/core/policy"
 )
 
@@ -55,18 +56,12 @@ type Verifier struct {
 }
 
 // claimsCost is about what one cached token takes, in bytes.
-const claimsCost = 512
+const claimsCost = 256 + cache.Entry
 
 // NewVerifier returns a Verifier that remembers good tokens in at most limit
 // bytes. Close ends its goroutines.
 func NewVerifier(limit int64) (*Verifier, error) {
-	good, err := ristretto.NewCache(&ristretto.Config[[]byte, *Claims]{
-		NumCounters:        max(10*limit/claimsCost, 1000),
-		MaxCost:            limit,
-		BufferItems:        64,
-		IgnoreInternalCost: true,
-		KeyToHash:          bundle.Words,
-	})
+	good, err := cache.New[*Claims](limit, claimsCost, 64)
 	if err != nil {
 		return nil, err
 	}
