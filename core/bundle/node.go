@@ -292,8 +292,12 @@ func (n *node) records(use func(*Record) error) error {
 func (n *node) recordAt(i int) (*Record, error) {
 	rec := &Record{Digest: credential.Digest(n.digest(i))}
 	body := bodyReader{strings: n.strings, rec: rec}
-	if err := body.read(n.data[n.bodies[i].from:n.bodies[i].to]); err != nil {
+	raw := n.data[n.bodies[i].from:n.bodies[i].to]
+	if err := body.read(raw); err != nil {
 		return nil, err
+	}
+	if size := len(rec.Digest) + len(raw) + body.referred; size > MaxRecord {
+		return nil, fmt.Errorf("key %s has a record of %d bytes: at most %d are possible", rec.KeyID, size, MaxRecord)
 	}
 	if body.critical != 0 {
 		return nil, fmt.Errorf("key %s has the critical field %d, which this version does not know: update the edge", rec.KeyID, body.critical)

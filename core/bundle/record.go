@@ -297,6 +297,7 @@ type bodyReader struct {
 	used     []bool // set for each string referred to
 	rec      *Record
 	critical uint64 // an unknown critical field, or 0
+	referred int    // bytes of the strings referred to, each time
 }
 
 func (b *bodyReader) read(body []byte) error {
@@ -339,6 +340,7 @@ func (b *bodyReader) ref(r *wire.Reader) []byte {
 	if b.used != nil {
 		b.used[i] = true
 	}
+	b.referred += len(b.strings[i])
 	return b.strings[i]
 }
 
