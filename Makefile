@@ -19,6 +19,7 @@ build: ## Build bin/caddy with Keystile, by xcaddy
 .PHONY: test
 test: build ## Run everything: tests with -race, tables on core and Caddy, mutations
 	$(GO) test -race ./...
+	$(GO) test ./core -run TestEveryBitFlipped -args -every-bit
 	$(GO) run ./internal/conformance -host core -mutate -coverage
 	$(GO) run ./internal/conformance -host caddy -mutate
 	$(GO) run ./internal/mutation
@@ -41,7 +42,8 @@ vuln: ## Look for known vulnerabilities (needs the public database)
 .PHONY: bench
 bench: build ## Measure core and Caddy (up to 15 minutes)
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./core/...
-	$(GO) run ./internal/bench
+	$(GO) run ./internal/bench/bundle
+	$(GO) run ./internal/bench/caddy
 
 .PHONY: clean
 clean: ## Remove what was built, and the demo's keys

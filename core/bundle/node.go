@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -128,14 +129,11 @@ func (n *node) parseBranch(b []byte) error {
 		case r.Err() != nil:
 		case p.depth < 1 || int(p.depth) > levels:
 			r.Fail("a part has depth %d of %d", p.depth, levels)
-		case next&(1<<(levels-int(p.depth))-1) != 0 || next>>levels != 0:
-			r.Fail("its parts do not tile it")
 		case (p.count == 0) != (p.hash == Hash{}):
 			r.Fail("an empty part has a hash, or a full one has none")
 		case p.count > LeafRecords && (int(p.depth) != branchBits || n.depth+branchBits >= digestBits):
 			r.Fail("a part of %d records is not divided", p.count)
-		}
-		if p.count > wire.MaxInt-total {
+		case p.count > wire.MaxInt-total:
 			r.Fail("it counts too many records")
 		}
 		if r.Err() != nil {
@@ -149,29 +147,39 @@ func (n *node) parseBranch(b []byte) error {
 	if err := r.Done(); err != nil {
 		return err
 	}
-	if next != 1<<levels || total != n.count {
-		return fmt.Errorf("its parts do not tile it, or hold %d records instead of %d", total, n.count)
+	if total != n.count {
+		return fmt.Errorf("its parts hold %d records instead of %d", total, n.count)
 	}
-	// Each division was needed: what is divided has more than a leaf's records.
-	rest := n.parts
-	var sum func(depth int) (uint64, bool)
-	sum = func(depth int) (uint64, bool) {
-		if int(rest[0].depth) == depth {
-			count := rest[0].count
-			rest = rest[1:]
-			return count, true
-		}
-		left, ok := sum(depth + 1)
-		if !ok {
-			return 0, false
-		}
-		right, ok := sum(depth + 1)
-		return left + right, ok && left+right > LeafRecords
-	}
-	if _, ok := sum(0); !ok {
-		return errors.New("it divides what fits into a leaf")
+	if rest, _, err := subtree(n.parts, 0); err != nil || len(rest) > 0 {
+		return cmp.Or(err, errTiling)
 	}
 	return nil
+}
+
+var (
+	errTiling   = errors.New("its parts do not tile it")
+	errNeedless = errors.New("it divides what fits into a leaf")
+)
+
+// subtree takes the parts of one subtree, depth bits below a branch, off parts.
+// They make up that subtree, and each division of it was needed: what is divided
+// has more than a leaf's records.
+func subtree(parts []part, depth int) (rest []part, count uint64, err error) {
+	if len(parts) == 0 || int(parts[0].depth) < depth {
+		return nil, 0, errTiling
+	}
+	if int(parts[0].depth) == depth {
+		return parts[1:], parts[0].count, nil
+	}
+	parts, left, err := subtree(parts, depth+1)
+	if err != nil {
+		return nil, 0, err
+	}
+	parts, right, err := subtree(parts, depth+1)
+	if err == nil && left+right <= LeafRecords {
+		err = errNeedless
+	}
+	return parts, left + right, err
 }
 
 func zeroIfShort(b []byte) []byte {
@@ -202,7 +210,9 @@ func bitsAt(d *credential.Digest, at, n int) int {
 func (n *node) parseLeaf(b []byte, at place, allowed *allowed) error {
 	n.data = b
 	r := wire.NewReader(b[2:])
-	for count := r.Int(uint64(len(b))); count > 0 && r.Err() == nil; count-- {
+	names := r.Int(uint64(len(b) / 2))
+	n.strings = make([][]byte, 0, names) // each takes two bytes of b, or more
+	for ; names > 0 && r.Err() == nil; names-- {
 		s := r.Bytes(maxString)
 		if k := len(n.strings); r.Err() == nil && (len(s) == 0 || k > 0 && bytes.Compare(n.strings[k-1], s) >= 0) {
 			r.Fail("its strings are empty or not in ascending order")
@@ -216,6 +226,7 @@ func (n *node) parseLeaf(b []byte, at place, allowed *allowed) error {
 	n.digests = r.Take(int(count) * len(credential.Digest{}))
 	n.bodies = make([]span, 0, count)
 	body := bodyReader{strings: n.strings, used: make([]bool, len(n.strings))}
+	may := allowedStrings{allowed, -1, -1}
 	for i := range int(count) {
 		if r.Err() != nil {
 			break
@@ -229,7 +240,11 @@ func (n *node) parseLeaf(b []byte, at place, allowed *allowed) error {
 		end := uint32(2 + r.Offset())
 		n.bodies = append(n.bodies, span{end - uint32(len(one)), end})
 		if r.Err() == nil {
-			if err := n.checkBody(&body, one, allowed); err != nil {
+			kind, environment, err := body.read(one)
+			if err == nil {
+				err = may.check(n.strings, kind, environment)
+			}
+			if err != nil {
 				r.Fail("record %d: %w", i+1, err)
 			}
 		}
@@ -243,25 +258,20 @@ func (n *node) parseLeaf(b []byte, at place, allowed *allowed) error {
 	return nil
 }
 
-func (n *node) checkBody(body *bodyReader, one []byte, allowed *allowed) error {
-	if err := body.read(one); err != nil {
-		return err
-	}
-	r := wire.NewReader(one)
-	r.Byte()
-	if !containsBytes(allowed.kinds, body.ref(&r)) || !containsBytes(allowed.environments, body.ref(&r)) {
-		return errors.New("its kind or environment may not be published under the policy note")
-	}
-	return nil
+// allowedStrings remembers which strings of a leaf are kinds and environments
+// that may be published: nearly always the last ones asked for.
+type allowedStrings struct {
+	*allowed
+	kind, environment int
 }
 
-func containsBytes(list []string, b []byte) bool {
-	for _, s := range list {
-		if s == string(b) {
-			return true
-		}
+func (a *allowedStrings) check(strings [][]byte, kind, environment int) error {
+	if kind != a.kind && !slices.Contains(a.kinds, string(strings[kind])) ||
+		environment != a.environment && !slices.Contains(a.environments, string(strings[environment])) {
+		return errors.New("its kind or environment may not be published under the policy note")
 	}
-	return false
+	a.kind, a.environment = kind, environment
+	return nil
 }
 
 func (n *node) digest(i int) []byte { return n.digests[32*i : 32*i+32] }
@@ -293,7 +303,7 @@ func (n *node) recordAt(i int) (*Record, error) {
 	rec := &Record{Digest: credential.Digest(n.digest(i))}
 	body := bodyReader{strings: n.strings, rec: rec}
 	raw := n.data[n.bodies[i].from:n.bodies[i].to]
-	if err := body.read(raw); err != nil {
+	if _, _, err := body.read(raw); err != nil {
 		return nil, err
 	}
 	if size := len(rec.Digest) + len(raw) + body.referred; size > MaxRecord {

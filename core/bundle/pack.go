@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"slices"
 	"sync"
@@ -25,7 +26,7 @@ const (
 	packHeader = 64
 	packEntry  = 20
 	// packWindow is how many index entries are read at once. Hashes are evenly
-	// spread, so that the first window nearly always holds the one looked for.
+	// spread: the first or second window nearly always holds the one looked for.
 	packWindow = 128
 )
 
@@ -119,22 +120,26 @@ var errNotInPack = errors.New("it is not in the packed file")
 
 var windows = sync.Pool{New: func() any { return new([packWindow * packEntry]byte) }}
 
+// guesses is how often an entry's place is guessed from the hash before the
+// search goes on by halves: an index that is not evenly spread, as one that was
+// made up can be, costs no more than a binary search.
+const guesses = 4
+
 // Node reads the node of hash into bytes of its own.
 func (p *Pack) Node(hash Hash) ([]byte, error) {
 	buf := windows.Get().(*[packWindow * packEntry]byte)
 	defer windows.Put(buf)
 	want := binary.BigEndian.Uint64(hash[:])
-	lo, hi := uint64(0), p.count // the entry is in [lo, hi)
-	for lo < hi {
-		// Guess by the hash itself, then narrow. After a miss the middle is
-		// taken, so that an index that is not evenly spread costs no more than a
-		// binary search.
+	// The entry is in [lo, hi), whose hashes begin with low to high.
+	lo, hi := uint64(0), p.count
+	low, high := uint64(0), uint64(math.MaxUint64)
+	for round := 0; lo < hi; round++ {
 		n := min(hi-lo, packWindow)
-		guess, _ := bits.Mul64(want, p.count)
-		if guess < lo+n/2 || guess >= hi {
-			guess = lo + (hi-lo)/2
+		at := lo + (hi-lo)/2
+		if round < guesses && low < high && low <= want && want <= high {
+			at = lo + uint64(float64(want-low)/float64(high-low)*float64(hi-lo))
 		}
-		from := min(max(guess-min(guess, n/2), lo), hi-n)
+		from := min(max(at, lo+n/2)-n/2, hi-n)
 		entries := buf[:n*packEntry]
 		if _, err := p.r.ReadAt(entries, int64(p.index+from*packEntry)); err != nil {
 			return nil, err
@@ -143,10 +148,10 @@ func (p *Pack) Node(hash Hash) ([]byte, error) {
 		last := binary.BigEndian.Uint64(entries[(n-1)*packEntry:])
 		switch {
 		case want < first:
-			hi = from
+			hi, high = from, first
 			continue
 		case want > last:
-			lo = from + n
+			lo, low = from+n, last
 			continue
 		}
 		for e := entries; len(e) > 0; e = e[packEntry:] {

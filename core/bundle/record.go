@@ -290,8 +290,8 @@ func decodePrefixes(v []byte) (list []netip.Prefix, err error) {
 	return list, err
 }
 
-// bodyReader walks over one record's body. It validates everything; with rec it
-// also fills that in.
+// bodyReader walks over records' bodies, one after the other. It validates
+// everything; with rec it also fills that in.
 type bodyReader struct {
 	strings  [][]byte
 	used     []bool // set for each string referred to
@@ -300,17 +300,18 @@ type bodyReader struct {
 	referred int    // bytes of the strings referred to, each time
 }
 
-func (b *bodyReader) read(body []byte) error {
+// read returns the indexes of the body's kind and environment.
+func (b *bodyReader) read(body []byte) (kind, environment int, err error) {
 	r := wire.NewReader(body)
 	status := Status(r.Byte())
-	kind, environment := b.ref(&r), b.ref(&r)
+	kind, environment = b.ref(&r), b.ref(&r)
 	id := r.Bytes(MaxKeyID)
 	if r.Err() == nil && (status < Active || status > Revoked || len(id) == 0) {
 		r.Fail("a record has no known status, or no ID")
 	}
 	if b.rec != nil && r.Err() == nil {
 		b.rec.Status, b.rec.KeyID = status, string(id)
-		b.rec.Kind, b.rec.Environment = string(kind), string(environment)
+		b.rec.Kind, b.rec.Environment = string(b.strings[kind]), string(b.strings[environment])
 	}
 	last := uint64(0)
 	for r.More() {
@@ -328,20 +329,23 @@ func (b *bodyReader) read(body []byte) error {
 			r.Fail("field %d: %w", number, err)
 		}
 	}
-	return r.Err()
+	return kind, environment, r.Err()
 }
 
-func (b *bodyReader) ref(r *wire.Reader) []byte {
-	i := r.Int(uint64(max(len(b.strings), 1) - 1))
-	if r.Err() != nil || len(b.strings) == 0 {
+// ref reads a reference: the index of a string.
+func (b *bodyReader) ref(r *wire.Reader) int {
+	i := int(r.Int(wire.MaxInt))
+	if i >= len(b.strings) {
 		r.Fail("a record refers to a string that is not there")
-		return nil
+	}
+	if r.Err() != nil {
+		return 0
 	}
 	if b.used != nil {
 		b.used[i] = true
 	}
 	b.referred += len(b.strings[i])
-	return b.strings[i]
+	return i
 }
 
 func (b *bodyReader) field(number uint64, value []byte) error {
@@ -350,17 +354,16 @@ func (b *bodyReader) field(number uint64, value []byte) error {
 	}
 	var refs []string
 	if number&refsBit != 0 {
-		// Strings stand in ascending order, so references to a set do too.
 		r := wire.NewReader(value)
-		var last []byte
+		last := -1
 		for r.More() {
-			s := b.ref(&r)
-			if r.Err() == nil && last != nil && bytes.Compare(last, s) >= 0 {
+			i := b.ref(&r)
+			if r.Err() == nil && i <= last {
 				return errors.New("its references are not in ascending order")
 			}
-			last = s
-			if b.rec != nil {
-				refs = append(refs, string(s))
+			last = i
+			if b.rec != nil && r.Err() == nil {
+				refs = append(refs, string(b.strings[i]))
 			}
 		}
 		if err := r.Err(); err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"filippo.io/edwards25519"
@@ -83,7 +82,7 @@ func parseVerifier(s string) (v verifier, err error) {
 }
 
 // openNote verifies the exact bytes of msg before anything in them is parsed
-// and returns the text with the distinct keys that signed it. Lines
+// and returns the text with the keys that signed it, each once. Lines
 // of unknown signers are ignored; a bad signature by a known key is an error
 // (R54).
 func openNote(msg []byte, known []verifier) (text string, signed []publicKey, err error) {
@@ -104,7 +103,7 @@ func openNote(msg []byte, known []verifier) (text string, signed []publicKey, er
 	}
 	for _, sig := range n.Sigs {
 		for _, v := range known {
-			if v.Name() == sig.Name && v.KeyHash() == sig.Hash && !slices.Contains(signed, v.key) {
+			if v.Name() == sig.Name && v.KeyHash() == sig.Hash {
 				signed = append(signed, v.key)
 			}
 		}

@@ -24,7 +24,7 @@ type vector struct {
 	pack   []byte
 }
 
-func readVector(t *testing.T, path string) vector {
+func readVector(t testing.TB, path string) vector {
 	t.Helper()
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -224,4 +224,105 @@ func TestVectorsCover(t *testing.T) {
 		}
 	}
 	t.Log(fmt.Sprint(seen))
+}
+
+// seeds gives use every vector's packed file with its trust.
+func seeds(f *testing.F, use func(pack []byte, policyNote, manifest []byte)) {
+	f.Helper()
+	files, err := filepath.Glob("testdata/vectors/*")
+	if err != nil || len(files) == 0 {
+		f.Fatal("no vectors", err)
+	}
+	for _, file := range files {
+		raw := readVector(f, file).pack
+		if len(raw) > 16<<10 {
+			continue // the fuzzer is slow with large ones
+		}
+		if pack, err := bundle.OpenPack(bytes.NewReader(raw), int64(len(raw))); err == nil {
+			use(raw, pack.Notes.Policy, pack.Notes.Manifest)
+		}
+	}
+}
+
+// vectorTrust is what most vectors are to be believed by.
+func vectorTrust(f *testing.F) (*bundle.Trust, vector) {
+	f.Helper()
+	v := readVector(f, "testdata/vectors/good")
+	trust, err := bundle.NewTrust(v.one("name"), v.one("audience"), 2, v.header["signer"]...)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return trust, v
+}
+
+// Whatever two signed notes are, they are refused, or say in their texts, which
+// trusted keys have signed, what was read of them.
+func FuzzSignedNotes(f *testing.F) {
+	trust, _ := vectorTrust(f)
+	seeds(f, func(_, note, manifest []byte) { f.Add(note, manifest) })
+	f.Fuzz(func(t *testing.T, note, manifest []byte) {
+		m, err := trust.Open(bundle.Notes{Policy: note, Manifest: manifest})
+		if err != nil {
+			return
+		}
+		if !bytes.HasPrefix(note, m.Note.Text()) || !bytes.Contains(manifest, []byte("root "+m.Manifest.Root.String()+"\n")) {
+			t.Error("what was read is not what was signed")
+		}
+		state := bundle.AppendState(nil, m.Notes)
+		if notes, err := bundle.ParseState(state); err != nil || !bytes.Equal(notes.Policy, note) || !bytes.Equal(notes.Manifest, manifest) {
+			t.Errorf("it is remembered otherwise: %v", err)
+		}
+	})
+}
+
+// A state is read as what it was written from, or refused.
+func FuzzState(f *testing.F) {
+	seeds(f, func(_, note, manifest []byte) {
+		f.Add(bundle.AppendState(nil, bundle.Notes{Policy: note, Manifest: manifest}))
+	})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if notes, err := bundle.ParseState(b); err == nil && !bytes.Equal(bundle.AppendState(nil, notes), b) {
+			t.Error("it is read as another state")
+		}
+	})
+}
+
+// Whatever a packed file is, it is refused, or its keys are found as in the good
+// one, absent as there, or denied.
+func FuzzPack(f *testing.F) {
+	trust, good := vectorTrust(f)
+	var digests []credential.Digest
+	var want []string
+	for _, line := range good.header["find"] {
+		digest, outcome, _ := strings.Cut(line, " ")
+		raw, err := hex.DecodeString(digest)
+		if err != nil {
+			f.Fatal(err)
+		}
+		digests, want = append(digests, credential.Digest(raw)), append(want, outcome)
+	}
+	pack, err := bundle.OpenPack(bytes.NewReader(good.pack), int64(len(good.pack)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	believed, err := bundle.Open(pack.Notes, pack.Compiled, pack, trust)
+	if err != nil {
+		f.Fatal(err)
+	}
+	seeds(f, func(raw, _, _ []byte) { f.Add(raw) })
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		pack, err := bundle.OpenPack(bytes.NewReader(raw), int64(len(raw)))
+		if err != nil {
+			return
+		}
+		b, err := bundle.Open(pack.Notes, pack.Compiled, pack, trust)
+		if err != nil || b.Manifest != believed.Manifest {
+			return // other bundles that these signers have signed are vectors too
+		}
+		for i := range digests {
+			if got := lookUp(b, &digests[i]); got != want[i] && !strings.HasPrefix(got, "node ") {
+				t.Errorf("key %d: %s, not %s", i, got, want[i])
+			}
+		}
+	})
 }

@@ -750,6 +750,9 @@ var leafCases = []oneCase{
 		d.denied()
 	}},
 	{"record_reference_beyond", "a kind that is no string of the leaf", wrong(func(l *leaf) { l.records[0].body = []byte{1, 100, 0, 1, 'x'} })},
+	{"record_reference_just_beyond", "a kind that is the string after the last", wrong(func(l *leaf) {
+		l.records[0].body = []byte{1, byte(len(l.strings)), 0, 1, 'x'}
+	})},
 	{"record_fields_out_of_order", "fields in another order", wrongBody(field{7, nil, []string{"read"}}, field{3, nil, []string{"t"}})},
 	{"record_field_twice", "one field twice", wrongBody(field{9, uintValue(1), nil}, field{9, uintValue(2), nil})},
 	{"record_field_zero", "field number 0", wrongBody(field{0, []byte{1}, nil})},
@@ -844,6 +847,9 @@ var branchCases = []oneCase{
 	})},
 	{"branch_part_missing", "its parts do not cover it", wrongBranch(func(p []part, _ [][]byte) []byte { return branch(p[:len(p)-1]...) })},
 	{"branch_part_too_many", "its parts cover more than it", wrongBranch(func(p []part, _ [][]byte) []byte { return branch(append(p, part{1, 0, hash{}})...) })},
+	{"branch_misaligned", "parts that fill it, and do not stand at multiples of their widths", wrongBranch(func([]part, [][]byte) []byte {
+		return branch(part{2, 33, hash{1}}, part{1, 34, hash{2}}, part{2, 33, hash{3}})
+	})},
 	{"branch_depth_zero", "a part at depth 0", wrongBranch(func(p []part, _ [][]byte) []byte { p[0].depth = 0; return branch(p...) })},
 	{"branch_depth_seven", "a part at depth 7", wrongBranch(func(p []part, _ [][]byte) []byte { p[0].depth = 7; return branch(p...) })},
 	{"branch_empty_with_hash", "a part of no records with a hash", wrongBranch(func(p []part, _ [][]byte) []byte {

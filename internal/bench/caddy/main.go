@@ -1,4 +1,4 @@
-// Command bench compares what Caddy spends on a request over HTTPS: bare, with
+// Command caddy compares what Caddy spends on a request over HTTPS: bare, with
 // basic_auth, with forward_auth and with keystile, in one process, in rounds
 // that alternate between them.
 //
@@ -94,7 +94,7 @@ func main() {
 	limit := flag.Duration("limit", 10*time.Minute, "stop after this time at the latest")
 	flag.Parse()
 	if err := run(*limit); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+		fmt.Fprintln(os.Stderr, "caddy:", err)
 		os.Exit(1)
 	}
 }
