@@ -205,7 +205,7 @@ var mutants = []mutant{
 	{"references ascend", record, "if r.Err() == nil && i <= last {", "if r.Err() == nil && i <= last && false {", inBundle},
 	{"reference is there", record, "if i >= len(b.strings) {", "if i > len(b.strings) {", inBundle},
 	{"strings are used", node, "if slices.Contains(body.used, false) {", "if false {", inBundle},
-	{"parts tile", node, "err != nil || len(rest) > 0 {", "err != nil {", inBundle},
+	{"parts tile", node, "err != nil || len(rest) > 0 {", "err != nil || len(rest) > 99 {", inBundle},
 	{"empty part's hash", node, "case (p.count == 0) != (p.hash == Hash{}):", "case false:", inBundle},
 	{"part is divided", node, "case p.count > LeafRecords && (int(p.depth) != branchBits || n.depth+branchBits >= digestBits):", "case false:", inBundle},
 	{"needless division", node, "if err == nil && left+right <= LeafRecords {", "if false {", inBundle},
