@@ -178,10 +178,11 @@ func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
 	if e.verifier, err = core.New(config); err != nil {
 		return nil, err
 	}
+	before := living.find(e.name)
 	e.metrics = newEdgeMetrics(e)
 	found := e.look()
-	if e.verifier.Bundle() == nil && e.state != nil {
-		e.resume()
+	if e.verifier.Bundle() == nil {
+		e.resume(before)
 	}
 	if !found {
 		logger.Warn("no bundle yet: every request is denied until it appears", zap.String("bundle", e.name), zap.String("file", e.path))
@@ -290,45 +291,58 @@ func (e *edge) look() bool {
 // load takes the bundle on disk into use. A packed file stays open as long as
 // its bundle is in use, and is closed when that is collected.
 func (e *edge) load() error {
-	source, err := disk.Open(e.path)
+	b, source, err := disk.OpenBundle(e.path, e.trust)
 	if err != nil {
 		return err
 	}
-	return e.use(source)
+	if err := e.use(b); err != nil {
+		source.Close()
+		return fmt.Errorf("%s: %w", e.path, err)
+	}
+	return nil
 }
 
-// resume takes up the bundle that was in use before this start, where what is on
-// disk cannot be used: a directory keeps what earlier bundles need, also while
-// its notes are being replaced.
-func (e *edge) resume() {
+// resume takes up what was in use before, where what is on disk cannot be used:
+// by the edge of the configuration before this one, or before this start (a
+// directory keeps what an earlier bundle needs, also while its notes are being
+// replaced). It is verified like any other.
+func (e *edge) resume(before *edge) {
+	var b *bundle.Bundle
+	var err error
+	if before != nil && before.path == e.path && before.verifier.Bundle() != nil {
+		b, err = before.verifier.Bundle().Under(e.trust)
+	} else if e.state != nil {
+		b, err = e.fromState()
+	}
+	if err == nil && b != nil {
+		err = e.use(b)
+	}
+	if err != nil {
+		e.logger.Load().Error("the bundle of before cannot be used", logFields(e.name, err)...)
+	}
+}
+
+func (e *edge) fromState() (*bundle.Bundle, error) {
 	last, err := e.state.Last()
 	if err != nil || last == nil {
-		return
+		return nil, nil // that has been told
 	}
 	source, err := disk.OpenDir(e.path, last.Notes)
 	if err != nil {
-		return
+		return nil, nil // it is no directory, or there is nothing
 	}
-	if err := e.use(source); err != nil {
-		e.logger.Load().Error("the bundle of before this start cannot be used", logFields(e.name, err)...)
-	}
+	return source.Verify(e.trust)
 }
 
-// use activates the bundle of source: after all checks it is remembered, and
-// then used.
-func (e *edge) use(source *disk.Source) error {
-	b, err := source.Verify(e.trust)
-	if err == nil {
-		err = e.verifier.Check(b)
+// use activates b: after all checks it is remembered, and then used.
+func (e *edge) use(b *bundle.Bundle) error {
+	if err := e.verifier.Check(b); err != nil {
+		return err
 	}
-	if err == nil {
-		err = e.remember(&b.Mark)
+	if err := e.remember(&b.Mark); err != nil {
+		return err
 	}
-	if err == nil {
-		err = e.verifier.Activate(b)
-	}
-	if err != nil {
-		source.Close()
+	if err := e.verifier.Activate(b); err != nil {
 		return err
 	}
 	e.logger.Load().Info("bundle in use",

@@ -88,6 +88,18 @@ func (g *gauges) add(e *edge) {
 	g.edges = append(g.edges, e)
 }
 
+// find returns the latest edge of a bundle, or nil.
+func (g *gauges) find(name string) *edge {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, e := range slices.Backward(g.edges) {
+		if e.name == name {
+			return e
+		}
+	}
+	return nil
+}
+
 func (g *gauges) remove(e *edge) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -349,6 +349,45 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// A configuration that changes while the bundle's file is bad goes on with the
+// bundle that the one before had in use.
+func TestReloadBesideABadFile(t *testing.T) {
+	h := newHome(t, "vinr", "default")
+	b := h.bundle("vinr")
+	_, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
+	header := "X-Api-Key: " + key
+	s := start(t, h, []string{"vinr"}, vinr)
+	s.within("in use", 200, header)
+	if err := disk.ReplaceBytes(b.File(), 0o644, []byte("garbage")); err != nil {
+		t.Fatal(err)
+	}
+	changed := func(with string) func(string) string {
+		return func(config string) string {
+			return strings.Replace(config, "file "+b.File(), with+"\nfile "+b.File(), 1)
+		}
+	}
+	if err := s.reload(h, changed("max_age 12h"), vinr, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("after the reload", 200, header)
+	// Not under signers who have not signed it.
+	stranger := func(config string) string {
+		return strings.Replace(config, b.TrustFile(), h.bundle("default").TrustFile(), 1)
+	}
+	if err := s.reload(h, stranger, vinr, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("under other signers", 503, header)
+	if err := s.reload(h, same, vinr, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("nothing good is left", 503, header)
+	if err := b.Build(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s.within("the file is good again", 200, header)
+}
+
 // A directory is a source as good as a file, and one that is caught between its
 // two notes serves what was in use before.
 func TestDirectorySource(t *testing.T) {

@@ -2,9 +2,11 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -203,5 +205,96 @@ func TestRotationIsFlagged(t *testing.T) {
 		if got, err := b.Show(ctx, k.ID); err != nil || got.Rotate != want {
 			t.Errorf("after %d days: %v, %v", days, got.Rotate, err)
 		}
+	}
+}
+
+// Versions that a wrong clock has signed far in the future are begun anew, and
+// only those.
+func TestReset(t *testing.T) {
+	h := open(t, t.TempDir())
+	right := time.Now()
+	clock := right
+	h.now = func() time.Time { return clock }
+	b := initBundle(t, h, "default")
+	version := func() (manifest, policy int64) {
+		t.Helper()
+		opened, source, err := b.OpenFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Close()
+		return opened.Manifest.Version, opened.Note.Version
+	}
+	if err := b.Reset(ctx); err == nil {
+		t.Error("it was reset without need")
+	}
+	_, policy := version()
+	clock = right.Add(90 * 24 * time.Hour)
+	if err := b.Build(ctx); err != nil {
+		t.Fatal(err)
+	}
+	clock = right
+	if err := b.Build(ctx); err == nil || !strings.Contains(err.Error(), "bundle reset") {
+		t.Errorf("a version far ahead is followed by another: %v", err)
+	}
+	if err := b.Renew(ctx); err == nil {
+		t.Error("a version far ahead was renewed")
+	}
+	if err := b.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if m, p := version(); m > right.UnixMilli() || p != policy {
+		t.Errorf("version %d, policy %d", m, p)
+	}
+	// The policy note too.
+	clock = right.Add(90 * 24 * time.Hour)
+	if err := b.RotatePublisher(ctx); err != nil {
+		t.Fatal(err)
+	}
+	clock = right.Add(time.Second)
+	if err := b.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if m, p := version(); m > clock.UnixMilli() || p > clock.UnixMilli() || p <= policy {
+		t.Errorf("version %d, policy %d", m, p)
+	}
+	if err := b.Build(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// A key of a kind that the policy in force does not have is not published: edges
+// would refuse all that stand in its leaf.
+func TestKindOfAPolicyThatIsNotInForce(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, dir)
+	b := initBundle(t, h, "default")
+	// As if its signers were elsewhere from now on.
+	if err := os.Remove(b.path(signerFile)); err != nil {
+		t.Fatal(err)
+	}
+	document, err := os.ReadFile(b.path(policyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(document), "kinds:\n", "kinds:\n  robot: {prefix: bot}\n", 1)
+	if err := os.WriteFile(b.path(policyFile), []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = h.Bundle("default"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Build(ctx); !errors.Is(err, ErrUnsigned) {
+		t.Errorf("a policy that nobody has signed: %v", err)
+	}
+	if _, _, err := b.Create(ctx, NewKey{Kind: "robot", Environment: "live"}); err == nil || !strings.Contains(err.Error(), "not in the policy note in force") {
+		t.Errorf("a key of a kind that is not in force: %v", err)
+	}
+	k, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := published(t, b); len(got) != 1 || got[k.ID] != bundle.Active {
+		t.Errorf("published: %v", got)
 	}
 }

@@ -91,6 +91,16 @@ func Open(notes Notes, compiled []byte, nodes NodeSource, trust *Trust) (*Bundle
 	return &Bundle{Mark: *mark, Policy: p, nodes: nodes, allowed: allowed}, nil
 }
 
+// Under verifies b's notes again, under other trust, and returns the bundle that
+// they then are, with the same policy and nodes.
+func (b *Bundle) Under(trust *Trust) (*Bundle, error) {
+	m, err := trust.Open(b.Notes)
+	if err != nil {
+		return nil, err
+	}
+	return &Bundle{Mark: *m, Policy: b.Policy, nodes: b.nodes, allowed: b.allowed}, nil
+}
+
 // allowed are the kinds and environments that records may have.
 type allowed struct{ kinds, environments []string }
 
