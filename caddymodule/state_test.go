@@ -302,28 +302,11 @@ func TestRotation(t *testing.T) {
 	}
 
 	// The stolen key signs under the note that lists it.
-	forge := func(n *bundle.Bundle, compiled []byte) {
-		publication := &bundle.Publication{Notes: bundle.Notes{Policy: n.Notes.Policy}, Compiled: compiled, Note: &n.Note}
-		var nodes bundle.Nodes
-		tree, err := bundle.Build(nil, nodes.Add)
-		if err != nil {
-			t.Fatal(err)
-		}
-		notes, err := publication.Manifest(tree, time.Now().UnixMilli(), bundle.DefaultLife, stolen)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var out bytes.Buffer
-		if err := bundle.WritePack(&out, notes, compiled, &nodes); err != nil {
-			t.Fatal(err)
-		}
-		if err := disk.ReplaceBytes(b.File(), 0o644, out.Bytes()); err != nil {
-			t.Fatal(err)
-		}
-	}
 	rollbacks := `bundles_refused_total{bundle="vinr",cause="rollback"}`
 	told := number(t, s.metric(rollbacks))
-	forge(before, source.Compiled)
+	if err := disk.ReplaceBytes(b.File(), 0o644, forge(t, before, source.Compiled, stolen, time.Now())); err != nil {
+		t.Fatal(err)
+	}
 	s.metricWithin(rollbacks, fmt.Sprint(told+1))
 	if err := disk.ReplaceBytes(b.File(), 0o644, good); err != nil {
 		t.Fatal(err)
@@ -346,6 +329,85 @@ func TestRotation(t *testing.T) {
 	close(done)
 	if asked.Load() < 100 {
 		t.Errorf("only %d requests were made", asked.Load())
+	}
+}
+
+// forge is a packed file without keys that a publisher's key has signed under the
+// policy note of b.
+func forge(t *testing.T, b *bundle.Bundle, compiled []byte, publisher note.Signer, at time.Time) []byte {
+	t.Helper()
+	publication := &bundle.Publication{Notes: bundle.Notes{Policy: b.Notes.Policy}, Compiled: compiled, Note: &b.Note}
+	var nodes bundle.Nodes
+	tree, err := bundle.Build(nil, nodes.Add)
+	if err != nil {
+		t.Fatal(err)
+	}
+	notes, err := publication.Manifest(tree, at.UnixMilli(), bundle.DefaultLife, publisher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := bundle.WritePack(&out, notes, compiled, &nodes); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// A state from the future, as a clock that was wrong leaves it, bars what is older
+// until the publisher is replaced; one that is garbage counts for nothing.
+func TestStateOfTheFuture(t *testing.T) {
+	h := newHome(t, "vinr")
+	b := h.bundle("vinr")
+	_, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
+	header := "X-Api-Key: " + key
+	publisher, err := control.ReadSigningKey(filepath.Join(filepath.Dir(b.File()), "publisher.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, source, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	ahead := filepath.Join(h.dir, "ahead.keystile")
+	if err := os.WriteFile(ahead, forge(t, opened, source.Compiled, publisher, time.Now().Add(time.Hour)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	trust, err := b.Trust()
+	if err != nil {
+		t.Fatal(err)
+	}
+	future, futureSource, err := disk.OpenBundle(ahead, trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer futureSource.Close()
+	state := filepath.Join(h.dir, "state", "vinr")
+	if err := disk.NewState(state, trust).Raise(&future.Mark); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, h, []string{"vinr"}, vinr)
+	s.within("what is remembered is of the future", 503, header)
+	copyFile(t, ahead, b.File())
+	time.Sleep(3 * 200 * time.Millisecond)
+	s.within("so is the bundle", 503, header)
+	if err := b.RotatePublisher(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s.within("the publisher was replaced", 200, header)
+
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(state, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.reload(h, same, vinr, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("what is remembered is garbage", 200, header)
+	if last, err := disk.NewState(state, trust).Last(); err != nil || last == nil {
+		t.Errorf("the state was not written anew: %v", err)
 	}
 }
 
