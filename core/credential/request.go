@@ -41,7 +41,7 @@ func (s Source) Value(line string) (string, bool) {
 func Find(sources []Source, h Headers) (value string, lines int, ok bool) {
 	for _, s := range sources {
 		for _, line := range h.Values(s.Header) {
-			if lines++; lines > 1 {
+			if lines += s.joined(line); lines > 1 {
 				continue
 			}
 			value, ok = s.Value(line)
@@ -51,6 +51,23 @@ func Find(sources []Source, h Headers) (value string, lines int, ok bool) {
 		return "", lines, false
 	}
 	return value, lines, true
+}
+
+// joined is how many lines one line was made of. A proxy may join lines of one
+// name with commas (RFC 9110 section 5.3), and Envoy does so with Authorization: no
+// API key has a comma, so that where the scheme is the source's, at the beginning or
+// after a comma, each comma joins two lines.
+func (s Source) joined(line string) int {
+	if s.Scheme == "" || strings.IndexByte(line, ',') < 0 {
+		return 1
+	}
+	parts := strings.Split(line, ",")
+	for _, part := range parts {
+		if _, ok := s.Value(strings.TrimLeft(part, " \t")); ok {
+			return len(parts)
+		}
+	}
+	return 1
 }
 
 // WithinEncoded is [Grammar.Within] for s as received and once more after one

@@ -50,7 +50,7 @@ var defaultPort = map[string]string{"http": "80", "https": "443"}
 // from the origin. The Origin line counts if there is one, else the origin of
 // Referer; either one repeated is no match (R43).
 func (o Origin) Allows(origin, referer []string) bool {
-	if len(origin) > 1 || len(referer) > 1 {
+	if len(origin) > 1 || len(referer) > 1 || len(referer) == 1 && joined(referer[0]) {
 		return false
 	}
 	var from Origin
@@ -68,6 +68,22 @@ func (o Origin) Allows(origin, referer []string) bool {
 		return len(from.host) > len(o.host)+1 && strings.HasSuffix(from.host, "."+o.host)
 	}
 	return from.host == o.host
+}
+
+// joined says whether a Referer line was made of several: a proxy may join lines
+// of one name with commas (RFC 9110 section 5.3), and Envoy does.
+func joined(referer string) bool {
+	for rest := referer; ; {
+		i := strings.IndexByte(rest, ',')
+		if i < 0 {
+			return false
+		}
+		rest = strings.TrimLeft(rest[i+1:], " \t")
+		scheme, _, ok := strings.Cut(rest, "://")
+		if ok && defaultPort[strings.ToLower(scheme)] != "" {
+			return true
+		}
+	}
 }
 
 // originOf cuts a URL after its authority.

@@ -1,6 +1,6 @@
 // Command conformance runs conformance tables against a host.
 //
-//	go run ./internal/conformance -host core|caddy [-policy NAME|FILE] [TABLE.yaml]
+//	go run ./internal/conformance -host core|caddy|envoy [-policy NAME|FILE] [TABLE.yaml]
 //
 // Without a policy it runs all shipped ones; a shipped policy brings its own
 // table. Keys and signers are made for each run, and the host gets nothing but
@@ -23,10 +23,11 @@ import (
 )
 
 func main() {
-	host := flag.String("host", "core", "host: core or caddy")
+	host := flag.String("host", "core", "host: core, caddy or envoy")
 	policyName := flag.String("policy", "", "shipped policy or file; all shipped ones if empty")
 	mutate := flag.Bool("mutate", false, "check that every row can fail")
 	coverage := flag.Bool("coverage", false, "list what of the policy no row reaches (core)")
+	workers := flag.Int("workers", 1, "worker threads (envoy)")
 	verbose := flag.Bool("v", false, "print every row")
 	flag.Parse()
 	names := []string{*policyName}
@@ -35,7 +36,7 @@ func main() {
 	}
 	passed, failed := 0, 0
 	for _, name := range names {
-		r := run{host: *host, mutate: *mutate, coverage: *coverage, verbose: *verbose}
+		r := run{host: *host, workers: *workers, mutate: *mutate, coverage: *coverage, verbose: *verbose}
 		if err := r.do(name, flag.Arg(0)); err != nil {
 			fmt.Printf("FAIL %s on %s: %v\n", name, *host, err)
 			failed++
@@ -51,6 +52,7 @@ func main() {
 
 type run struct {
 	host                      string
+	workers                   int
 	mutate, coverage, verbose bool
 	passed, failed            int
 }
@@ -85,13 +87,19 @@ func (r *run) do(name, tableFile string) error {
 		}
 		h, close = c, func() error { c.Close(); return nil }
 	case "caddy":
-		c, err := startCaddy(f)
+		s, err := startCaddy(f)
 		if err != nil {
-			return err
+			return failed(s, err)
 		}
-		h, close = c, c.Close
+		h, close = s, s.Close
+	case "envoy":
+		s, err := startEnvoy(f, r.workers)
+		if err != nil {
+			return failed(s, err)
+		}
+		h, close = s, s.Close
 	default:
-		return fmt.Errorf("host %q: use core or caddy", r.host)
+		return fmt.Errorf("host %q: use core, caddy or envoy", r.host)
 	}
 	outcomes, err := table.Run(t, f, h)
 	if err := errors.Join(err, close()); err != nil {
@@ -99,6 +107,14 @@ func (r *run) do(name, tableFile string) error {
 	}
 	r.report(f, outcomes)
 	return nil
+}
+
+// failed closes a server that did not start.
+func failed(s *server, err error) error {
+	if s != nil {
+		err = errors.Join(err, s.Close())
+	}
+	return err
 }
 
 func (r *run) report(f *table.Fixture, outcomes []table.Outcome) {

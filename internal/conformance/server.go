@@ -1,0 +1,335 @@
+package main
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/keystile/keystile/internal/table"
+)
+
+// server is a server process with Keystile in it, in front of an upstream of this
+// process.
+type server struct {
+	name     string
+	versions []int
+	process  *exec.Cmd
+	exited   chan error
+	upstream *upstream
+	https    string // address
+	http     string
+	dir      string
+	log      *denialLog
+	own      []string // what Keystile's own lines contain, one of them
+	secrets  []string
+}
+
+// newServer prepares a folder with a certificate, an upstream and two addresses.
+// It is to be closed also where it returns an error.
+func newServer(name string, versions []int, f *table.Fixture) (s *server, err error) {
+	s = &server{name: name, versions: versions, exited: make(chan error, 1), secrets: f.Secrets()}
+	if s.dir, err = os.MkdirTemp("", "conformance-"); err != nil {
+		return s, err
+	}
+	if err := makeCertificate(s.dir); err != nil {
+		return s, err
+	}
+	if s.upstream, err = startUpstream(); err != nil {
+		return s, err
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return s, err
+	}
+	s.http, s.https = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1]
+	return s, nil
+}
+
+// warnIfOlder says so if a file has changed since what is under test was made of
+// it.
+func warnIfOlder(path string, built fs.FileInfo, dirs ...string) {
+	for _, dir := range dirs {
+		filepath.WalkDir(dir, func(source string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(source, "_test.go") || filepath.Ext(source) != ".go" {
+				return err
+			}
+			if info, err := d.Info(); err == nil && info.ModTime().After(built.ModTime()) {
+				fmt.Fprintf(os.Stderr, "note: %s is older than %s; `make build wasm` makes it anew\n", path, source)
+				return fs.SkipAll
+			}
+			return nil
+		})
+	}
+}
+
+// startWait is how long a server may take until it answers: Envoy compiles the
+// filter for each worker.
+const startWait = 60 * time.Second
+
+// start starts the process and waits until it answers. denial finds a denial in
+// a line of its log; own are marks of Keystile's own lines.
+func (s *server) start(process *exec.Cmd, denial func(line string) (id, reason string), own ...string) error {
+	s.process, s.own = process, own
+	stderr, err := process.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := process.Start(); err != nil {
+		return err
+	}
+	s.log = readLog(stderr, denial)
+	go func() { s.exited <- process.Wait() }()
+	deadline := time.Now().Add(startWait)
+	for {
+		select {
+		case err := <-s.exited:
+			s.exited <- err
+			return fmt.Errorf("%s ended: %v\n%s", s.name, err, s.log.tail())
+		case <-time.After(20 * time.Millisecond):
+		}
+		conn, err := net.Dial("tcp", s.https)
+		if err == nil {
+			conn.Close()
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s does not answer\n%s", s.name, s.log.tail())
+		}
+	}
+}
+
+// Close ends the server, and says if a key of the run is anywhere in its log.
+func (s *server) Close() error {
+	var failed error
+	if s.process != nil && s.process.Process != nil {
+		s.process.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-s.exited:
+		case <-time.After(10 * time.Second):
+			s.process.Process.Kill()
+			failed = fmt.Errorf("%s did not end", s.name)
+		}
+	}
+	if s.log != nil {
+		for _, line := range s.log.all() {
+			// The server's own lines show headers that its operator has to redact;
+			// Keystile's never hold a key (R74).
+			if !contains(line, s.own) {
+				continue
+			}
+			if contains(line, s.secrets) {
+				failed = errors.Join(failed, errors.New("a key or token is in the log"))
+				break
+			}
+		}
+	}
+	if s.upstream != nil {
+		s.upstream.server.Close()
+	}
+	return errors.Join(failed, os.RemoveAll(s.dir))
+}
+
+func contains(line string, list []string) bool {
+	return slices.ContainsFunc(list, func(s string) bool { return strings.Contains(line, s) })
+}
+
+// Name is the server's.
+func (s *server) Name() string { return s.name }
+
+// Versions are those of HTTP that the server speaks.
+func (s *server) Versions() []int { return s.versions }
+
+// logWait is how long a denial's line may take to arrive.
+const logWait = 2 * time.Second
+
+// Do sends one exchange and gathers what the client, the upstream and the log
+// saw of it.
+func (s *server) Do(x *table.Exchange) (*table.Result, error) {
+	if x.ClientIP != "" {
+		x.Headers = append(x.Headers, [2]string{"X-Forwarded-For", x.ClientIP})
+	}
+	address := s.https
+	if !x.TLS {
+		address = s.http
+	}
+	before := s.upstream.count()
+	r, err := send(address, x)
+	if err != nil {
+		return nil, err
+	}
+	if n := s.upstream.count() - before; n > 0 {
+		if n > 1 {
+			return nil, fmt.Errorf("the upstream was reached %d times", n)
+		}
+		r.Upstream = s.upstream.last()
+		if lines := r.Header["X-Nonce"]; len(lines) == 1 && lines[0] == s.upstream.nonce {
+			r.Reason = "ok"
+		}
+		return r, nil
+	}
+	if r.Refused || x.Row.Parser {
+		return r, nil
+	}
+	if ids := r.Header["Request-Id"]; len(ids) == 1 {
+		r.Reason = s.log.reason(ids[0])
+	} else if r.Status == http.StatusNoContent {
+		r.Reason = "preflight"
+	}
+	return r, nil
+}
+
+// upstream answers with a nonce of this run and remembers what it received.
+type upstream struct {
+	server  *http.Server
+	address string
+	nonce   string
+
+	mu       sync.Mutex
+	requests int
+	received *table.Received
+}
+
+func startUpstream() (*upstream, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	u := &upstream{address: l.Addr().String(), nonce: rand.Text()}
+	u.server = &http.Server{Handler: u}
+	go u.server.Serve(l)
+	return u, nil
+}
+
+func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	u.mu.Lock()
+	u.requests++
+	u.received = &table.Received{Method: r.Method, Target: r.RequestURI, Header: r.Header}
+	u.mu.Unlock()
+	w.Header().Set("X-Nonce", u.nonce)
+}
+
+func (u *upstream) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.requests
+}
+
+func (u *upstream) last() *table.Received {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.received
+}
+
+// denialLog reads a server's log and remembers the reasons in it.
+type denialLog struct {
+	denial  func(line string) (id, reason string)
+	mu      sync.Mutex
+	arrived *sync.Cond
+	lines   []string
+	reasons map[string]string
+}
+
+func readLog(r io.Reader, denial func(line string) (id, reason string)) *denialLog {
+	l := &denialLog{denial: denial, reasons: make(map[string]string)}
+	l.arrived = sync.NewCond(&l.mu)
+	go func() {
+		lines := bufio.NewScanner(r)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			l.add(lines.Text())
+		}
+	}()
+	return l
+}
+
+func (l *denialLog) add(line string) {
+	id, reason := l.denial(line)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
+	if id != "" {
+		l.reasons[id] = reason
+		l.arrived.Broadcast()
+	}
+}
+
+func (l *denialLog) reason(id string) string {
+	timeout := time.AfterFunc(logWait, func() { l.arrived.Broadcast() })
+	defer timeout.Stop()
+	deadline := time.Now().Add(logWait)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.reasons[id] == "" && time.Now().Before(deadline) {
+		l.arrived.Wait()
+	}
+	return l.reasons[id]
+}
+
+func (l *denialLog) all() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.lines)
+}
+
+func (l *denialLog) tail() string {
+	lines := l.all()
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}
+
+// freePorts finds ports that are free for TCP and UDP.
+func freePorts(n int) (ports []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
+
+// makeCertificate makes the one that answers for every name: whose it is is not
+// what tables are about.
+func makeCertificate(dir string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "conformance"}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
+		os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600))
+}

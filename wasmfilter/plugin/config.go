@@ -1,0 +1,226 @@
+package plugin
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/keystile/keystile/core"
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/policy"
+)
+
+// Config is the plugin's configuration, one JSON object. Its field names are
+// those of the Caddy module.
+type Config struct {
+	// Bundles are the bundles, by their signed names. A request is decided by
+	// the one whose policy names its host.
+	Bundles map[string]*BundleConfig `json:"bundles"`
+	// OtherHosts says what becomes of requests for hosts that no policy names:
+	// "refuse" (the default) or "pass".
+	OtherHosts string `json:"other_hosts,omitempty"`
+	// ClientIP says whose address limits of keys to IP addresses are about:
+	// "peer" (the default), the other end of the connection, or "forwarded",
+	// where Envoy's own count of trusted hops takes it from X-Forwarded-For.
+	ClientIP string `json:"client_ip,omitempty"`
+	// CheckSNI compares the TLS server name with the host.
+	CheckSNI bool `json:"check_sni,omitempty"`
+}
+
+// BundleConfig says where a bundle comes from and what of it is believed.
+type BundleConfig struct {
+	// Inline is the packed file, in base64.
+	Inline string `json:"inline,omitempty"`
+
+	Signers   []string `json:"signers"`
+	Threshold int      `json:"threshold,omitempty"`
+	Audience  string   `json:"audience,omitempty"`
+
+	MinVersion       int64 `json:"min_version,omitempty"`
+	MinPolicyVersion int64 `json:"min_policy_version,omitempty"`
+
+	MaxAge    Duration `json:"max_age,omitempty"`
+	ClockSkew Duration `json:"clock_skew,omitempty"`
+
+	RecordCache int64 `json:"record_cache,omitempty"`
+	NodeCache   int64 `json:"node_cache,omitempty"`
+	TokenCache  int64 `json:"token_cache,omitempty"`
+
+	TLSTerminators []string `json:"tls_terminators,omitempty"`
+}
+
+// The values of other_hosts and client_ip.
+const (
+	refuse    = "refuse"
+	pass      = "pass"
+	peer      = "peer"
+	forwarded = "forwarded"
+)
+
+// defaultAudience is the audience unless a configuration names another.
+const defaultAudience = "default"
+
+// Duration is text like "15m", or nanoseconds.
+type Duration time.Duration
+
+// UnmarshalJSON reads either form.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) != nil {
+		return json.Unmarshal(b, (*int64)(d))
+	}
+	parsed, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("duration %q: write it like 15m", text)
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// maxConfig is the longest configuration, in bytes. Larger bundles are not to be
+// given inline.
+const maxConfig = 8 << 20
+
+// parseConfig reads a configuration. A name that is not known, or given twice, is
+// an error.
+func parseConfig(raw []byte) (*Config, error) {
+	if len(raw) == 0 {
+		return nil, errors.New("the configuration is empty: name a bundle, as in {\"bundles\": {\"shop\": {…}}}")
+	}
+	if len(raw) > maxConfig {
+		return nil, fmt.Errorf("the configuration has %d bytes: at most %d are possible; large bundles do not belong into it", len(raw), maxConfig)
+	}
+	if err := noRepeats(raw); err != nil {
+		return nil, err
+	}
+	c := new(Config)
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(c); err != nil {
+		return nil, fmt.Errorf("the configuration: %w", err)
+	}
+	if dec.More() {
+		return nil, errors.New("the configuration: something follows its object")
+	}
+	if len(c.Bundles) == 0 {
+		return nil, errors.New("the configuration names no bundle: nothing could be decided")
+	}
+	if c.OtherHosts != "" && c.OtherHosts != refuse && c.OtherHosts != pass {
+		return nil, fmt.Errorf("other_hosts %q: use %s or %s", c.OtherHosts, refuse, pass)
+	}
+	if c.ClientIP != "" && c.ClientIP != peer && c.ClientIP != forwarded {
+		return nil, fmt.Errorf("client_ip %q: use %s or %s", c.ClientIP, peer, forwarded)
+	}
+	return c, nil
+}
+
+// noRepeats refuses an object that has one name twice, in whatever case:
+// encoding/json would take the last (R58).
+func noRepeats(raw []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	type level struct {
+		object bool
+		name   bool // a name comes next
+		names  []string
+	}
+	var stack []level
+	for {
+		t, err := dec.Token()
+		if err != nil {
+			return nil // the end, or what the decoder will say
+		}
+		top := len(stack) - 1
+		if delim, ok := t.(json.Delim); ok && (delim == '}' || delim == ']') {
+			stack = stack[:top]
+			continue
+		}
+		if top >= 0 && stack[top].object {
+			if name, ok := t.(string); ok && stack[top].name {
+				lower := bytes.ToLower([]byte(name))
+				if slices.Contains(stack[top].names, string(lower)) {
+					return fmt.Errorf("the configuration: %q is given twice", name)
+				}
+				stack[top].names, stack[top].name = append(stack[top].names, string(lower)), false
+				continue
+			}
+			stack[top].name = true
+		}
+		if delim, ok := t.(json.Delim); ok {
+			stack = append(stack, level{object: delim == '{', name: delim == '{'})
+		}
+	}
+}
+
+// core is the verifier's part of a bundle's configuration.
+func (c *BundleConfig) core() (core.Config, error) {
+	out := core.Config{
+		RecordCache: c.RecordCache, NodeCache: c.NodeCache, TokenCache: c.TokenCache,
+		ClockSkew: time.Duration(c.ClockSkew), MaxAge: time.Duration(c.MaxAge),
+		Floor: bundle.Floor{Version: c.MinVersion, PolicyVersion: c.MinPolicyVersion},
+	}
+	for _, s := range c.TLSTerminators {
+		p, err := policy.ParseIP(s)
+		if err != nil {
+			return out, fmt.Errorf("tls_terminators: %w", err)
+		}
+		out.TLSTerminators = append(out.TLSTerminators, p)
+	}
+	// One verifier in each worker: less than in a server that has one.
+	out.RecordCache = orDefault(out.RecordCache, 16<<20)
+	out.NodeCache = orDefault(out.NodeCache, 16<<20)
+	out.TokenCache = orDefault(out.TokenCache, 2<<20)
+	return out, nil
+}
+
+func orDefault(n, or int64) int64 {
+	if n == 0 {
+		return or
+	}
+	return n
+}
+
+func (c *BundleConfig) trust(name string) (*bundle.Trust, error) {
+	audience, threshold := c.Audience, c.Threshold
+	if audience == "" {
+		audience = defaultAudience
+	}
+	if threshold == 0 {
+		threshold = 1
+	}
+	if len(c.Signers) == 0 {
+		return nil, errors.New("it has no signer: nothing could be believed; `caddy keystile init` prints them")
+	}
+	return bundle.NewTrust(name, audience, threshold, c.Signers...)
+}
+
+// inline is the bundle that the configuration holds.
+func (c *BundleConfig) inline(trust *bundle.Trust) (*bundle.Bundle, error) {
+	raw, err := base64.StdEncoding.DecodeString(c.Inline)
+	if err != nil {
+		return nil, fmt.Errorf("inline: it is not the base64 of a packed file: %w", err)
+	}
+	pack, err := bundle.OpenPack(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		return nil, fmt.Errorf("inline: %w", err)
+	}
+	b, err := bundle.Open(pack.Notes, pack.Compiled, pack, trust)
+	if err != nil {
+		return nil, fmt.Errorf("inline: %w", err)
+	}
+	return b, nil
+}
+
+// parsePeer reads an address as Envoy writes it, "ip:port". An address with port
+// 0 was taken from X-Forwarded-For and is no peer's.
+func parsePeer(s []byte) (addr netip.Addr, real bool) {
+	ap, err := netip.ParseAddrPort(string(s))
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	return ap.Addr(), ap.Port() != 0
+}

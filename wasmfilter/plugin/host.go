@@ -1,0 +1,46 @@
+package plugin
+
+// Host is what the proxy does for the plugin. Only what is needed is in it, so
+// that another proxy, or a test, can take its place.
+type Host interface {
+	// RequestHeaders gives every header line of the request, in order, with
+	// pseudo-headers and names in lower case (R27). What it gives is good until
+	// the next call.
+	RequestHeaders() ([][2]string, error)
+	// RemoveRequestHeader removes all lines of a name.
+	RemoveRequestHeader(name string) error
+	// SetRequestHeader makes value the only line of a name.
+	SetRequestHeader(name, value string) error
+	// Respond answers the client, and nothing goes upstream.
+	Respond(status uint32, headers [][2]string, body []byte) error
+
+	// Property gives what the proxy knows of the request and its connection, or
+	// nil where it knows nothing.
+	Property(path ...string) []byte
+	// SetProperty tells later filters and the access log.
+	SetProperty(name string, value []byte) error
+
+	// Log writes a line into the proxy's log.
+	Log(level Level, line string)
+	// Counter and Gauge define a metric.
+	Counter(name string) Counter
+	Gauge(name string) Gauge
+	// Tick asks for a call of [Plugin.Tick] every so many milliseconds.
+	Tick(milliseconds uint32) error
+}
+
+// Counter is a metric that rises.
+type Counter interface{ Add(n uint64) }
+
+// Gauge is a metric that is set.
+type Gauge interface{ Set(v int64) }
+
+// Level is the weight of a log line.
+type Level uint8
+
+// The levels that the plugin writes.
+const (
+	Info Level = iota
+	Warn
+	Error
+)

@@ -1,0 +1,310 @@
+// Package plugin is Keystile inside of a proxy that speaks proxy-wasm: it
+// translates between the proxy, behind a small [Host] interface, and core, which
+// decides.
+//
+// Make a [Plugin] with [New], give it its configuration once with
+// [Plugin.Configure], and call [Plugin.Request] for the headers of every request
+// and [Plugin.Tick] as often as it asks for it.
+package plugin
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keystile/keystile/core"
+	"github.com/keystile/keystile/core/policy"
+)
+
+// Plugin decides requests. Like everything in a proxy-wasm module it belongs to
+// one thread.
+type Plugin struct {
+	host   Host
+	config *Config
+	edges  []*edge // by name
+
+	// One request at a time, so that its parts are used again.
+	request  core.Request
+	headers  headers
+	removed  []string
+	response [][2]string
+}
+
+// edge is one bundle's verifier.
+type edge struct {
+	name     string
+	verifier *core.Verifier
+	// terminators are proxies in front that may end TLS.
+	terminators []netip.Prefix
+	requests    [policy.NumReasons]uint64 // since the last tick
+	counters    [policy.NumReasons]Counter
+	expires     Gauge
+	version     Gauge
+	keys        Gauge
+	inForce     Gauge
+	status      string // logged last
+}
+
+// tickInterval is how often counters are written out and the verifiers' caches
+// do what they put off.
+const tickInterval = 100 * time.Millisecond
+
+// New returns a Plugin that denies everything until it is configured.
+func New(h Host) *Plugin {
+	p := &Plugin{host: h}
+	p.request.Headers = &p.headers
+	p.request.ClientIP = p.clientIP
+	return p
+}
+
+// Configure takes a configuration over. With an error the proxy must not start,
+// or must refuse the update.
+func (p *Plugin) Configure(raw []byte) error {
+	c, err := parseConfig(raw)
+	if err != nil {
+		return err
+	}
+	p.config = c
+	for _, name := range slices.Sorted(maps.Keys(c.Bundles)) {
+		b := c.Bundles[name]
+		if b == nil {
+			return fmt.Errorf("bundle %q is empty: give it a source and a signer", name)
+		}
+		e, err := p.newEdge(name, b)
+		if err != nil {
+			return fmt.Errorf("bundle %q: %w", name, err)
+		}
+		p.edges = append(p.edges, e)
+	}
+	if err := p.host.Tick(uint32(tickInterval.Milliseconds())); err != nil {
+		return fmt.Errorf("the proxy gives no ticks: %w", err)
+	}
+	return nil
+}
+
+func (p *Plugin) newEdge(name string, c *BundleConfig) (*edge, error) {
+	trust, err := c.trust(name)
+	if err != nil {
+		return nil, err
+	}
+	config, err := c.core()
+	if err != nil {
+		return nil, err
+	}
+	if c.Inline == "" {
+		return nil, fmt.Errorf("it has no source: give its packed file in base64 as inline")
+	}
+	b, err := c.inline(trust)
+	if err != nil {
+		return nil, err
+	}
+	e := &edge{name: name, terminators: config.TLSTerminators}
+	if e.verifier, err = core.New(config); err != nil {
+		return nil, err
+	}
+	if err := e.verifier.Activate(b); err != nil {
+		return nil, fmt.Errorf("inline: %w", err)
+	}
+	e.define(p.host)
+	p.host.Log(Info, fmt.Sprintf(`keystile: bundle in use {"bundle":%q,"policy":%q,"version":%d,"keys":%d,"expires":%d}`,
+		name, b.Policy.Name, b.Manifest.Version, b.Manifest.Keys, b.Manifest.Expires))
+	return e, nil
+}
+
+// Action is what becomes of a request's headers.
+type Action uint8
+
+// The actions.
+const (
+	// Continue lets the request go on.
+	Continue Action = iota
+	// Stop says that the client has been answered: nothing goes on.
+	Stop
+)
+
+// Request decides one request, when its headers have come. Whatever goes wrong
+// is a denial.
+func (p *Plugin) Request() (action Action) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.host.Log(Error, fmt.Sprintf("keystile: panic: %v", v))
+			action = p.unavailable()
+		}
+	}()
+	r := &p.request
+	r.TLS, r.SNI = len(p.host.Property("connection", "tls_version")) > 0, ""
+	p.headers.take(nil, r)
+	var e *edge
+	if r.TLS {
+		r.Peer = netip.Addr{}
+	} else {
+		// Decided before any header is read, but where a proxy in front may have
+		// ended TLS (R2). Whose answer it is depends on the host alone.
+		r.Peer, _ = parsePeer(p.host.Property("source", "address"))
+		if e, _ = p.edgeFor(string(p.host.Property("request", "host"))); !e.terminated(r.Peer) {
+			return p.decide(e)
+		}
+	}
+	lines, err := p.host.RequestHeaders()
+	if err != nil {
+		p.host.Log(Error, "keystile: the request's headers cannot be read: "+err.Error())
+		return p.unavailable()
+	}
+	p.headers.take(lines, r)
+	if p.config.CheckSNI && r.TLS {
+		r.SNI = string(p.host.Property("connection", "requested_server_name"))
+	}
+	e, served := p.edgeFor(r.Authority)
+	if !served && p.config.OtherHosts == pass && r.TLS {
+		return Continue
+	}
+	return p.decide(e)
+}
+
+func (p *Plugin) decide(e *edge) Action {
+	d := e.verifier.Verify(&p.request)
+	e.requests[d.Reason]++
+	if d.Outcome == core.Allow {
+		return p.forward(&d)
+	}
+	return p.answer(e, &d)
+}
+
+// edgeFor is the edge whose policy names the host. If none does it is the first
+// one, which says so.
+func (p *Plugin) edgeFor(authority string) (e *edge, served bool) {
+	if len(p.edges) == 1 && p.config.OtherHosts != pass {
+		return p.edges[0], true
+	}
+	host, ok := policy.CanonicalHost(authority)
+	for _, e := range p.edges {
+		b := e.verifier.Bundle()
+		if b == nil || !ok {
+			continue
+		}
+		if _, served := b.Policy.HostEnvironments(host); served {
+			return e, true
+		}
+	}
+	return p.edges[0], false
+}
+
+// terminated says whether peer is a proxy that may have ended TLS.
+func (e *edge) terminated(peer netip.Addr) bool {
+	return slices.ContainsFunc(e.terminators, func(p netip.Prefix) bool { return p.Contains(peer.Unmap()) })
+}
+
+// forward makes the request what the upstream gets: without the API key and
+// whatever clients sent under the names of identity headers, with those that say
+// who calls.
+func (p *Plugin) forward(d *core.Decision) Action {
+	p.removed = p.removed[:0]
+	for _, l := range p.headers.lines {
+		name := l[0]
+		if name == "connection" {
+			if cleaned := d.Connection(l[1]); cleaned != l[1] {
+				if p.host.SetRequestHeader(name, cleaned) != nil {
+					return p.unavailable()
+				}
+			}
+			continue
+		}
+		if name[0] != ':' && d.Strips(name) && !slices.Contains(p.removed, name) {
+			if p.host.RemoveRequestHeader(name) != nil {
+				return p.unavailable()
+			}
+			p.removed = append(p.removed, name)
+		}
+	}
+	for _, h := range d.Set {
+		if p.host.SetRequestHeader(h.Name, h.Value) != nil {
+			return p.unavailable()
+		}
+	}
+	p.tell(d)
+	return Continue
+}
+
+// tell gives the decision to later filters and to the access log, as the
+// property "keystile".
+func (p *Plugin) tell(d *core.Decision) {
+	key := ""
+	if d.Key != nil {
+		key = d.Key.ID
+	}
+	p.host.SetProperty("keystile", []byte("reason="+d.Reason.String()+" request_id="+d.RequestID+" key_id="+key))
+}
+
+// answer sends what the client gets for a request that does not go on.
+func (p *Plugin) answer(e *edge, d *core.Decision) Action {
+	p.response = p.response[:0]
+	for _, h := range d.Header {
+		p.response = append(p.response, [2]string{strings.ToLower(h.Name), h.Value})
+	}
+	if d.Close {
+		p.response = append(p.response, [2]string{"connection", "close"})
+	}
+	if d.Outcome == core.Deny {
+		p.tell(d)
+		p.log(e, d)
+	}
+	if err := p.host.Respond(uint32(d.Status), p.response, d.Body); err != nil {
+		p.host.Log(Error, "keystile: the answer cannot be sent: "+err.Error())
+	}
+	return Stop
+}
+
+// unavailable answers where the decision itself failed.
+func (p *Plugin) unavailable() Action {
+	p.host.Respond(503, [][2]string{{"content-type", "application/json"}, {"cache-control", "no-store"}, {"retry-after", "5"}},
+		[]byte(`{"error":"unavailable"}`))
+	return Stop
+}
+
+// log writes one line for a denial, by which support finds a Request-Id.
+func (p *Plugin) log(e *edge, d *core.Decision) {
+	var b strings.Builder
+	fmt.Fprintf(&b, `keystile: denied {"request_id":%q,"reason":%q,"status":%d,"bundle":%q`, d.RequestID, d.Reason, d.Status, e.name)
+	for _, f := range [...][2]string{{"policy", d.Policy()}, {"route", d.Route}, {"required_scope", d.RequiredScope}} {
+		if f[1] != "" {
+			fmt.Fprintf(&b, `,%q:%q`, f[0], f[1])
+		}
+	}
+	if d.Key != nil {
+		fmt.Fprintf(&b, `,"key_id":%q`, d.Key.ID)
+	}
+	if d.Err != nil {
+		fmt.Fprintf(&b, `,"error":%q`, d.Err)
+	}
+	b.WriteByte('}')
+	level := Info
+	if d.Reason >= policy.NoBundle {
+		level = Error
+	}
+	p.host.Log(level, b.String())
+}
+
+// clientIP is the address that limits to IP addresses are about.
+func (p *Plugin) clientIP() netip.Addr {
+	addr, real := parsePeer(p.host.Property("source", "address"))
+	if !real && p.config.ClientIP != forwarded {
+		return netip.Addr{}
+	}
+	return addr
+}
+
+// Tick does what requests leave behind.
+func (p *Plugin) Tick() {
+	defer func() {
+		if v := recover(); v != nil {
+			p.host.Log(Error, fmt.Sprintf("keystile: panic: %v", v))
+		}
+	}()
+	for _, e := range p.edges {
+		e.verifier.Wait()
+		e.tell(p.host)
+	}
+}
