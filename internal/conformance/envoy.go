@@ -5,13 +5,17 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/internal/table"
 )
 
@@ -21,7 +25,7 @@ const wasmFilter = "bin/keystile.wasm"
 // object is a piece of Envoy's configuration.
 type object map[string]any
 
-func startEnvoy(f *table.Fixture, workers int) (*server, error) {
+func startEnvoy(f *table.Fixture, workers int, overHTTP bool) (*server, error) {
 	envoy := cmp.Or(os.Getenv("ENVOY"), "bin/envoy")
 	if _, err := os.Stat(envoy); err != nil {
 		return nil, fmt.Errorf("%s is missing: fetch it with `make envoy`, or set ENVOY to your own", envoy)
@@ -35,6 +39,11 @@ func startEnvoy(f *table.Fixture, workers int) (*server, error) {
 	if err != nil {
 		return s, err
 	}
+	if overHTTP {
+		if s.origin, err = startOrigin(f, filepath.Join(s.dir, "origin")); err != nil {
+			return s, err
+		}
+	}
 	config, err := s.envoyConfig(f)
 	if err != nil {
 		return s, err
@@ -43,8 +52,74 @@ func startEnvoy(f *table.Fixture, workers int) (*server, error) {
 	if err := os.WriteFile(path, config, 0o600); err != nil {
 		return s, err
 	}
-	return s, s.start(exec.Command(envoy, "-c", path, "--disable-hot-restart", "--concurrency", strconv.Itoa(workers),
-		"--log-level", "warning", "--component-log-level", "wasm:info", "--log-format", "%L %v"), readEnvoyLine, "keystile: ")
+	if err := s.start(exec.Command(envoy, "-c", path, "--disable-hot-restart", "--concurrency", strconv.Itoa(workers),
+		"--log-level", "warning", "--component-log-level", "wasm:info", "--log-format", "%L %v"), readEnvoyLine, "keystile: "); err != nil {
+		return s, err
+	}
+	return s, s.ready()
+}
+
+// readyPath is answered by the filter once its bundle is in force.
+const readyPath = "/keystile-conformance/ready"
+
+// ready waits until the workers have their bundle: each that answers says so
+// itself.
+func (s *server) ready() error {
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	var last string
+	good := 0
+	for deadline := time.Now().Add(startWait); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		response, err := client.Get("http://" + s.http + readyPath)
+		if err != nil {
+			last, good = err.Error(), 0
+			continue
+		}
+		body, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		if last = string(body); response.StatusCode != http.StatusOK {
+			good = 0
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		if good++; good == 50 {
+			return nil
+		}
+	}
+	return fmt.Errorf("envoy has no bundle: %s\n%s", last, s.log.tail())
+}
+
+// originToken is the bearer token that the origin wants.
+const originToken = "conformance-origin"
+
+// origin serves a fixture's bundle in its directory form.
+type origin struct {
+	server  *http.Server
+	address string
+}
+
+func startOrigin(f *table.Fixture, dir string) (*origin, error) {
+	b, err := f.Open()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := disk.WriteDir(filepath.Join(dir, "bundles", f.Policy.Name), b, f.Policy.Encode()); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	files := http.FileServer(http.Dir(dir))
+	o := &origin{address: l.Addr().String()}
+	o.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+originToken {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		files.ServeHTTP(w, r)
+	})}
+	go o.server.Serve(l)
+	return o, nil
 }
 
 // readEnvoyLine finds a denial in a line of Envoy's log.
@@ -61,11 +136,25 @@ func readEnvoyLine(line string) (id, reason string) {
 }
 
 func (s *server) envoyConfig(f *table.Fixture) ([]byte, error) {
+	bundle := object{"signers": []string{f.Signer}, "audience": table.Audience}
+	clusters := []object{cluster("upstream", s.upstream.address)}
+	if s.origin == nil {
+		bundle["inline"] = base64.StdEncoding.EncodeToString(f.Pack)
+	} else {
+		// The first origin is one that nobody answers at.
+		ports, err := freePorts(1)
+		if err != nil {
+			return nil, err
+		}
+		clusters = append(clusters, cluster("dead", "127.0.0.1:"+ports[0]), cluster("origin", s.origin.address))
+		bundle["origins"] = []object{
+			{"cluster": "dead", "authority": "dead.test"},
+			{"cluster": "origin", "authority": "origin.test", "path": "/bundles/" + f.Policy.Name, "token": originToken},
+		}
+		bundle["poll_interval"] = "500ms"
+	}
 	plugin, err := json.Marshal(object{
-		"bundles": object{f.Policy.Name: object{
-			"inline": base64.StdEncoding.EncodeToString(f.Pack), "signers": []string{f.Signer}, "audience": table.Audience,
-		}},
-		"client_ip": "forwarded", "check_sni": true,
+		"bundles": object{f.Policy.Name: bundle}, "client_ip": "forwarded", "check_sni": true, "ready_path": readyPath,
 	})
 	if err != nil {
 		return nil, err
@@ -118,13 +207,15 @@ func (s *server) envoyConfig(f *table.Fixture) ([]byte, error) {
 	}
 	return json.Marshal(object{"static_resources": object{
 		"listeners": []object{listener("https", s.https, true), listener("http", s.http, false)},
-		"clusters": []object{{
-			"name": "upstream", "type": "STATIC", "load_assignment": object{
-				"cluster_name": "upstream",
-				"endpoints":    []object{{"lb_endpoints": []object{{"endpoint": object{"address": socket(s.upstream.address)}}}}},
-			},
-		}},
+		"clusters":  clusters,
 	}})
+}
+
+func cluster(name, address string) object {
+	return object{"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": object{
+		"cluster_name": name,
+		"endpoints":    []object{{"lb_endpoints": []object{{"endpoint": object{"address": socket(address)}}}}},
+	}}
 }
 
 func socket(address string) object {

@@ -28,6 +28,7 @@ func main() {
 	mutate := flag.Bool("mutate", false, "check that every row can fail")
 	coverage := flag.Bool("coverage", false, "list what of the policy no row reaches (core)")
 	workers := flag.Int("workers", 1, "worker threads (envoy)")
+	overHTTP := flag.Bool("origin", false, "give the bundle by an HTTP origin, not in the configuration (envoy)")
 	verbose := flag.Bool("v", false, "print every row")
 	flag.Parse()
 	names := []string{*policyName}
@@ -36,7 +37,7 @@ func main() {
 	}
 	passed, failed := 0, 0
 	for _, name := range names {
-		r := run{host: *host, workers: *workers, mutate: *mutate, coverage: *coverage, verbose: *verbose}
+		r := run{host: *host, workers: *workers, overHTTP: *overHTTP, mutate: *mutate, coverage: *coverage, verbose: *verbose}
 		if err := r.do(name, flag.Arg(0)); err != nil {
 			fmt.Printf("FAIL %s on %s: %v\n", name, *host, err)
 			failed++
@@ -53,6 +54,7 @@ func main() {
 type run struct {
 	host                      string
 	workers                   int
+	overHTTP                  bool
 	mutate, coverage, verbose bool
 	passed, failed            int
 }
@@ -93,7 +95,7 @@ func (r *run) do(name, tableFile string) error {
 		}
 		h, close = s, s.Close
 	case "envoy":
-		s, err := startEnvoy(f, r.workers)
+		s, err := startEnvoy(f, r.workers, r.overHTTP)
 		if err != nil {
 			return failed(s, err)
 		}

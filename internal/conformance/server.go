@@ -35,7 +35,8 @@ type server struct {
 	process  *exec.Cmd
 	exited   chan error
 	upstream *upstream
-	https    string // address
+	origin   *origin // of the bundle; nil where it has been given
+	https    string  // address
 	http     string
 	dir      string
 	log      *denialLog
@@ -144,6 +145,9 @@ func (s *server) Close() error {
 	}
 	if s.upstream != nil {
 		s.upstream.server.Close()
+	}
+	if s.origin != nil {
+		s.origin.server.Close()
 	}
 	return errors.Join(failed, os.RemoveAll(s.dir))
 }

@@ -5,6 +5,7 @@ package envoy
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
@@ -22,8 +23,9 @@ func (*vm) NewPluginContext(uint32) types.PluginContext { return new(context) }
 // context is one plugin configuration in one worker.
 type context struct {
 	types.DefaultPluginContext
-	plugin *plugin.Plugin
-	stream stream // the same for all requests: it keeps nothing
+	plugin  *plugin.Plugin
+	free    []*stream          // of requests that have ended
+	waiting map[uint32]*stream // of requests that wait for a node
 }
 
 // OnPluginStart configures the plugin. Envoy refuses to start, or refuses the
@@ -40,8 +42,8 @@ func (c *context) OnPluginStart(int) (status types.OnPluginStartStatus) {
 		proxywasm.LogCritical("keystile: the configuration cannot be read: " + err.Error())
 		return types.OnPluginStartStatusFailed
 	}
-	c.plugin = plugin.New(host{})
-	c.stream.plugin = c.plugin
+	c.waiting = make(map[uint32]*stream)
+	c.plugin = plugin.New(host{c})
 	if err := c.plugin.Configure(raw); err != nil {
 		proxywasm.LogCritical("keystile: " + err.Error())
 		return types.OnPluginStartStatusFailed
@@ -52,25 +54,62 @@ func (c *context) OnPluginStart(int) (status types.OnPluginStartStatus) {
 // OnTick passes the tick on.
 func (c *context) OnTick() { c.plugin.Tick() }
 
-// NewHttpContext gives every request the same context.
-func (c *context) NewHttpContext(uint32) types.HttpContext { return &c.stream }
+// NewHttpContext gives a request its context, one of a request that has ended if
+// there is one.
+func (c *context) NewHttpContext(id uint32) types.HttpContext {
+	if n := len(c.free) - 1; n >= 0 {
+		s := c.free[n]
+		c.free = c.free[:n]
+		s.id, s.stopped = id, false
+		return s
+	}
+	return &stream{context: c, id: id}
+}
 
 type stream struct {
 	types.DefaultHttpContext
-	plugin *plugin.Plugin
+	context *context
+	id      uint32
+	stopped bool
 }
 
-// OnHttpRequestHeaders decides the request. After an answer the stream is paused
-// whatever comes, so that nothing of a body goes upstream (R69).
+// OnHttpRequestHeaders decides the request.
 func (s *stream) OnHttpRequestHeaders(int, bool) types.Action {
-	if s.plugin.Request() == plugin.Continue {
+	switch s.context.plugin.Request(s.id) {
+	case plugin.Continue:
 		return types.ActionContinue
+	case plugin.Wait:
+		s.context.waiting[s.id] = s
 	}
+	s.stopped = true
 	return types.ActionPause
 }
 
+// OnHttpRequestBody holds a body back while its request waits, and for good once
+// the client was answered: nothing of it goes upstream (R69).
+func (s *stream) OnHttpRequestBody(int, bool) types.Action { return s.held() }
+
+// OnHttpRequestTrailers does the same with trailers.
+func (s *stream) OnHttpRequestTrailers(int) types.Action { return s.held() }
+
+func (s *stream) held() types.Action {
+	if s.stopped {
+		return types.ActionPause
+	}
+	return types.ActionContinue
+}
+
+// OnHttpStreamDone ends the context.
+func (s *stream) OnHttpStreamDone() {
+	if s.context.waiting[s.id] != nil {
+		delete(s.context.waiting, s.id)
+		s.context.plugin.Done(s.id)
+	}
+	s.context.free = append(s.context.free, s)
+}
+
 // host is Envoy.
-type host struct{}
+type host struct{ *context }
 
 func (host) RequestHeaders() ([][2]string, error) { return proxywasm.GetHttpRequestHeaders() }
 
@@ -82,6 +121,46 @@ func (host) SetRequestHeader(name, value string) error {
 
 func (host) Respond(status uint32, headers [][2]string, body []byte) error {
 	return proxywasm.SendHttpResponse(status, headers, body, -1)
+}
+
+func (host) Select(request uint32) error { return proxywasm.SetEffectiveContext(request) }
+
+func (h host) Resume(request uint32) error {
+	if s := h.waiting[request]; s != nil {
+		s.stopped = false
+		delete(h.waiting, request)
+	}
+	return proxywasm.ResumeHttpRequest()
+}
+
+func (host) Dispatch(cluster string, headers [][2]string, timeout time.Duration, limit int, done func(status, etag string, body []byte)) error {
+	_, err := proxywasm.DispatchHttpCall(cluster, headers, nil, nil, uint32(timeout.Milliseconds()), func(_, size, _ int) {
+		var status, etag string
+		lines, _ := proxywasm.GetHttpCallResponseHeaders() // none where nobody has answered
+		for _, l := range lines {
+			switch l[0] {
+			case ":status":
+				status = l[1]
+			case "etag":
+				etag = l[1]
+			}
+		}
+		if size > limit {
+			status, size = "too large", 0
+		}
+		var body []byte
+		if size > 0 {
+			body, _ = proxywasm.GetHttpCallResponseBody(0, size)
+		}
+		done(status, etag, body)
+	})
+	return err
+}
+
+func (host) SharedData(key string) ([]byte, uint32, error) { return proxywasm.GetSharedData(key) }
+
+func (host) SetSharedData(key string, value []byte, cas uint32) error {
+	return proxywasm.SetSharedData(key, value, cas)
 }
 
 func (host) Property(path ...string) []byte {

@@ -28,6 +28,9 @@ type Config struct {
 	// "peer" (the default), the other end of the connection, or "forwarded",
 	// where Envoy's own count of trusted hops takes it from X-Forwarded-For.
 	ClientIP string `json:"client_ip,omitempty"`
+	// ReadyPath is answered by the filter: 200 if every bundle is in force, else
+	// 503, by HTTP and HTTPS.
+	ReadyPath string `json:"ready_path,omitempty"`
 	// CheckSNI compares the TLS server name with the host.
 	CheckSNI bool `json:"check_sni,omitempty"`
 }
@@ -36,6 +39,10 @@ type Config struct {
 type BundleConfig struct {
 	// Inline is the packed file, in base64.
 	Inline string `json:"inline,omitempty"`
+	// Origins serve the bundle's directory form; they are tried in turn.
+	Origins []Origin `json:"origins,omitempty"`
+	// PollInterval is how often they are asked for a new bundle. Default: 5s.
+	PollInterval Duration `json:"poll_interval,omitempty"`
 
 	Signers   []string `json:"signers"`
 	Threshold int      `json:"threshold,omitempty"`
@@ -115,6 +122,9 @@ func parseConfig(raw []byte) (*Config, error) {
 	}
 	if c.ClientIP != "" && c.ClientIP != peer && c.ClientIP != forwarded {
 		return nil, fmt.Errorf("client_ip %q: use %s or %s", c.ClientIP, peer, forwarded)
+	}
+	if c.ReadyPath != "" && c.ReadyPath[0] != '/' {
+		return nil, fmt.Errorf("ready_path %q: it begins with a slash", c.ReadyPath)
 	}
 	return c, nil
 }

@@ -1,5 +1,7 @@
 package plugin
 
+import "time"
+
 // Host is what the proxy does for the plugin. Only what is needed is in it, so
 // that another proxy, or a test, can take its place.
 type Host interface {
@@ -13,6 +15,22 @@ type Host interface {
 	SetRequestHeader(name, value string) error
 	// Respond answers the client, and nothing goes upstream.
 	Respond(status uint32, headers [][2]string, body []byte) error
+
+	// Select makes a request the one that the calls above are about, where it is
+	// not the one whose headers have just come.
+	Select(request uint32) error
+	// Resume lets a request go on that waited.
+	Resume(request uint32) error
+
+	// Dispatch sends a request to a cluster and calls done with the status, the
+	// entity tag and the body of the answer, of at most limit bytes; the status is
+	// "" where there is none.
+	Dispatch(cluster string, headers [][2]string, timeout time.Duration, limit int, done func(status, etag string, body []byte)) error
+
+	// SharedData gives what all workers share, with a number that changes with it.
+	SharedData(key string) (value []byte, cas uint32, err error)
+	// SetSharedData sets it, unless it has changed since cas; 0 sets it anyway.
+	SetSharedData(key string, value []byte, cas uint32) error
 
 	// Property gives what the proxy knows of the request and its connection, or
 	// nil where it knows nothing.

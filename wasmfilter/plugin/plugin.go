@@ -8,6 +8,7 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core"
+	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy"
 )
 
@@ -39,6 +41,7 @@ type edge struct {
 	verifier *core.Verifier
 	// terminators are proxies in front that may end TLS.
 	terminators []netip.Prefix
+	source      *source                   // nil where the bundle is in the configuration
 	requests    [policy.NumReasons]uint64 // since the last tick
 	counters    [policy.NumReasons]Counter
 	expires     Gauge
@@ -94,24 +97,36 @@ func (p *Plugin) newEdge(name string, c *BundleConfig) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Inline == "" {
-		return nil, fmt.Errorf("it has no source: give its packed file in base64 as inline")
-	}
-	b, err := c.inline(trust)
-	if err != nil {
-		return nil, err
+	if (c.Inline == "") == (len(c.Origins) == 0) {
+		return nil, errors.New("it needs one source: its packed file in base64 as inline, or origins")
 	}
 	e := &edge{name: name, terminators: config.TLSTerminators}
 	if e.verifier, err = core.New(config); err != nil {
 		return nil, err
 	}
-	if err := e.verifier.Activate(b); err != nil {
+	e.define(p.host)
+	if len(c.Origins) > 0 {
+		e.source, err = newSource(p.host, name, trust, c)
+		return e, err
+	}
+	b, err := c.inline(trust)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.use(p.host, b); err != nil {
 		return nil, fmt.Errorf("inline: %w", err)
 	}
-	e.define(p.host)
-	p.host.Log(Info, fmt.Sprintf(`keystile: bundle in use {"bundle":%q,"policy":%q,"version":%d,"keys":%d,"expires":%d}`,
-		name, b.Policy.Name, b.Manifest.Version, b.Manifest.Keys, b.Manifest.Expires))
 	return e, nil
+}
+
+// use activates a bundle.
+func (e *edge) use(h Host, b *bundle.Bundle) error {
+	if err := e.verifier.Activate(b); err != nil {
+		return err
+	}
+	h.Log(Info, fmt.Sprintf(`keystile: bundle in use {"bundle":%q,"policy":%q,"version":%d,"keys":%d,"expires":%d}`,
+		e.name, b.Policy.Name, b.Manifest.Version, b.Manifest.Keys, b.Manifest.Expires))
+	return nil
 }
 
 // Action is what becomes of a request's headers.
@@ -123,11 +138,25 @@ const (
 	Continue Action = iota
 	// Stop says that the client has been answered: nothing goes on.
 	Stop
+	// Wait says that the request waits for a node.
+	Wait
 )
 
-// Request decides one request, when its headers have come. Whatever goes wrong
-// is a denial.
-func (p *Plugin) Request() (action Action) {
+// Request decides the request with the number id, when its headers have come.
+// Whatever goes wrong is a denial.
+func (p *Plugin) Request(id uint32) Action { return p.handle(id, true) }
+
+// Done forgets the request with the number id.
+func (p *Plugin) Done(id uint32) {
+	for _, e := range p.edges {
+		if e.source != nil {
+			e.source.gone(id)
+		}
+	}
+}
+
+// handle decides a request; mayWait says whether it may wait for a node.
+func (p *Plugin) handle(id uint32, mayWait bool) (action Action) {
 	defer func() {
 		if v := recover(); v != nil {
 			p.host.Log(Error, fmt.Sprintf("keystile: panic: %v", v))
@@ -144,8 +173,16 @@ func (p *Plugin) Request() (action Action) {
 		// Decided before any header is read, but where a proxy in front may have
 		// ended TLS (R2). Whose answer it is depends on the host alone.
 		r.Peer, _ = parsePeer(p.host.Property("source", "address"))
-		if e, _ = p.edgeFor(string(p.host.Property("request", "host"))); !e.terminated(r.Peer) {
-			return p.decide(e)
+		if p.config.ReadyPath != "" && string(p.host.Property("request", "path")) == p.config.ReadyPath {
+			return p.ready()
+		}
+		var served bool
+		e, served = p.edgeFor(string(p.host.Property("request", "host")))
+		switch {
+		case !served && p.config.OtherHosts == pass:
+			return Continue
+		case !e.terminated(r.Peer):
+			return p.decide(e, id, mayWait)
 		}
 	}
 	lines, err := p.host.RequestHeaders()
@@ -157,20 +194,59 @@ func (p *Plugin) Request() (action Action) {
 	if p.config.CheckSNI && r.TLS {
 		r.SNI = string(p.host.Property("connection", "requested_server_name"))
 	}
+	if p.config.ReadyPath != "" && r.Path == p.config.ReadyPath {
+		return p.ready()
+	}
 	e, served := p.edgeFor(r.Authority)
-	if !served && p.config.OtherHosts == pass && r.TLS {
+	if !served && p.config.OtherHosts == pass {
 		return Continue
 	}
-	return p.decide(e)
+	return p.decide(e, id, mayWait)
 }
 
-func (p *Plugin) decide(e *edge) Action {
+func (p *Plugin) decide(e *edge, id uint32, mayWait bool) Action {
 	d := e.verifier.Verify(&p.request)
+	if d.Reason == policy.NodeMissing && mayWait && e.wait(p, id, d.Err) {
+		return Wait
+	}
 	e.requests[d.Reason]++
 	if d.Outcome == core.Allow {
 		return p.forward(&d)
 	}
 	return p.answer(e, &d)
+}
+
+// wait fetches the node that a decision lacks, and says whether the request can
+// wait for it.
+func (e *edge) wait(p *Plugin, id uint32, err error) bool {
+	var node *bundle.NodeError
+	return e.source != nil && errors.As(err, &node) && node.Missing && e.source.want(node.Node, id, p.arrived)
+}
+
+// arrived decides the requests anew that have waited for a node. Without it they
+// are denied.
+func (p *Plugin) arrived(requests []uint32, ok bool) {
+	for _, id := range requests {
+		if p.host.Select(id) != nil {
+			continue // it has ended
+		}
+		if p.handle(id, ok) == Continue {
+			p.host.Resume(id)
+		}
+	}
+}
+
+// ready answers whether every bundle is in force.
+func (p *Plugin) ready() Action {
+	status, body := uint32(200), "ready\n"
+	for _, e := range p.edges {
+		if err := e.verifier.Status(); err != nil {
+			status, body = 503, e.name+": "+err.Error()+"\n"
+			break
+		}
+	}
+	p.host.Respond(status, [][2]string{{"content-type", "text/plain"}, {"cache-control", "no-store"}}, []byte(body))
+	return Stop
 }
 
 // edgeFor is the edge whose policy names the host. If none does it is the first
@@ -305,6 +381,13 @@ func (p *Plugin) Tick() {
 	}()
 	for _, e := range p.edges {
 		e.verifier.Wait()
+		if e.source != nil {
+			if b := e.source.tick(e.verifier.Bundle()); b != nil {
+				if err := e.use(p.host, b); err != nil {
+					e.source.refuse(err)
+				}
+			}
+		}
 		e.tell(p.host)
 	}
 }

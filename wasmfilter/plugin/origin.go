@@ -1,0 +1,394 @@
+package plugin
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/policy"
+)
+
+// Origin is a static HTTP origin of a bundle's directory form.
+type Origin struct {
+	// Cluster is the name of Envoy's cluster.
+	Cluster string `json:"cluster"`
+	// Authority is the host name in the requests.
+	Authority string `json:"authority"`
+	// Path is what stands before "/v1/manifest".
+	Path string `json:"path,omitempty"`
+	// Token is sent as a bearer token, if there is one.
+	Token string `json:"token,omitempty"`
+}
+
+// Bounds of what is fetched.
+const (
+	// fetchTimeout is how long one origin may take.
+	fetchTimeout = 2 * time.Second
+	// maxFetches is how many nodes are fetched at once for requests; whoever needs
+	// one more is denied.
+	maxFetches = 64
+	// maxWaiting is how many requests wait for one node.
+	maxWaiting = 1024
+	// rawBytes bounds the nodes that are kept as they were fetched.
+	rawBytes = 4 << 20
+	// pollInterval is how often the notes are asked for, unless told otherwise.
+	pollInterval = 5 * time.Second
+)
+
+// source is a bundle that comes over HTTP. One worker asks for the notes, all look
+// at what it has found, and each gets the nodes that it needs.
+type source struct {
+	host    Host
+	name    string
+	trust   *bundle.Trust
+	origins []Origin
+	now     func() time.Time
+	poll    time.Duration
+
+	// Of the notes.
+	nextPoll time.Time
+	failures int    // in a row
+	etag     string // of the manifest, from the origin asked last
+	polling  time.Time
+	notesCAS uint32
+	found    *bundle.Mark           // the highest notes that anybody has found, verified
+	compiled map[bundle.Hash][]byte // the policy in use
+	retry    time.Time
+	refusal  string // logged last
+
+	raw     map[bundle.Hash][]byte
+	order   []bundle.Hash
+	size    int
+	fetches map[bundle.Hash]*fetch
+}
+
+// fetch is a node on its way.
+type fetch struct {
+	limit   int
+	origin  int // of the list
+	tried   int
+	begun   time.Time // zero if it is to be sent on the next tick
+	owner   uint32    // the context that it was sent from
+	waiting []uint32  // requests
+	done    func(requests []uint32, ok bool)
+}
+
+func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig) (*source, error) {
+	for _, o := range c.Origins {
+		if o.Cluster == "" || o.Authority == "" {
+			return nil, errors.New("an origin needs a cluster of Envoy's and an authority")
+		}
+		if o.Path != "" && (o.Path[0] != '/' || strings.HasSuffix(o.Path, "/")) {
+			return nil, fmt.Errorf("origin path %q: it begins with a slash and does not end with one", o.Path)
+		}
+	}
+	s := &source{
+		host: h, name: name, trust: trust, origins: c.Origins, now: time.Now, poll: time.Duration(c.PollInterval),
+		compiled: make(map[bundle.Hash][]byte), raw: make(map[bundle.Hash][]byte), fetches: make(map[bundle.Hash]*fetch),
+	}
+	if s.poll == 0 {
+		s.poll = pollInterval
+	}
+	if s.poll < 200*time.Millisecond {
+		return nil, fmt.Errorf("poll_interval %s: at least 200ms", s.poll)
+	}
+	return s, nil
+}
+
+var errNotHere = errors.New("it has not been fetched")
+
+// Node gives a node that has been fetched, as [bundle.NodeSource].
+func (s *source) Node(h bundle.Hash) ([]byte, error) {
+	if b, ok := s.raw[h]; ok {
+		return b, nil
+	}
+	return nil, errNotHere
+}
+
+// keep keeps an object as it was fetched, and forgets the oldest.
+func (s *source) keep(h bundle.Hash, b []byte) {
+	if _, ok := s.raw[h]; ok {
+		return
+	}
+	s.raw[h] = b
+	s.order = append(s.order, h)
+	for s.size += len(b); s.size > rawBytes; s.order = s.order[1:] {
+		s.size -= len(s.raw[s.order[0]])
+		delete(s.raw, s.order[0])
+	}
+}
+
+// want fetches a node for a request, and says whether the request can wait for it.
+func (s *source) want(h bundle.Hash, request uint32, done func(requests []uint32, ok bool)) bool {
+	f := s.fetches[h]
+	if f == nil {
+		if len(s.fetches) >= maxFetches {
+			return false
+		}
+		f = &fetch{limit: bundle.MaxLeaf, origin: rand.IntN(len(s.origins)), owner: request, done: done}
+		s.fetches[h] = f
+		s.send(h, f)
+		if s.fetches[h] == nil {
+			return false
+		}
+	}
+	if len(f.waiting) >= maxWaiting {
+		return false
+	}
+	f.waiting = append(f.waiting, request)
+	return true
+}
+
+// send asks the next origin for an object. When all have failed those who wait
+// are told.
+func (s *source) send(h bundle.Hash, f *fetch) {
+	for f.tried < len(s.origins) {
+		o := s.origins[(f.origin+f.tried)%len(s.origins)]
+		f.tried++
+		name := h.String()
+		err := s.get(o, "/v1/node/"+name[:2]+"/"+name[2:], "", func(status string, _ string, body []byte) {
+			if s.fetches[h] != f {
+				return // it was given up
+			}
+			if status == "200" && bundle.HashOf(body) == h {
+				delete(s.fetches, h)
+				s.keep(h, body)
+				f.done(f.waiting, true)
+				return
+			}
+			s.host.Log(Warn, fmt.Sprintf(`keystile: a node was not served {"bundle":%q,"node":%q,"cluster":%q,"status":%q}`, s.name, name, o.Cluster, status))
+			s.send(h, f)
+		}, f.limit)
+		if err == nil {
+			f.begun = s.now()
+			return
+		}
+		s.host.Log(Warn, fmt.Sprintf(`keystile: an origin cannot be asked {"bundle":%q,"cluster":%q,"error":%q}`, s.name, o.Cluster, err))
+	}
+	delete(s.fetches, h)
+	f.done(f.waiting, false)
+}
+
+// get asks an origin for a path.
+func (s *source) get(o Origin, path, etag string, done func(status, etag string, body []byte), limit int) error {
+	headers := [][2]string{{":method", "GET"}, {":path", o.Path + path}, {":authority", o.Authority}, {":scheme", "https"}, {"accept", "*/*"}}
+	if o.Token != "" {
+		headers = append(headers, [2]string{"authorization", "Bearer " + o.Token})
+	}
+	if etag != "" {
+		headers = append(headers, [2]string{"if-none-match", etag})
+	}
+	return s.host.Dispatch(o.Cluster, headers, fetchTimeout, limit, done)
+}
+
+// gone forgets a request that ended while it waited. The answer to what was sent
+// from its context does not come any more: that is sent again on the next tick,
+// if somebody else waits for it.
+func (s *source) gone(request uint32) {
+	for h, f := range s.fetches {
+		f.waiting = slices.DeleteFunc(f.waiting, func(r uint32) bool { return r == request })
+		switch {
+		case f.owner != request:
+		case len(f.waiting) == 0:
+			delete(s.fetches, h)
+		default:
+			f.begun, f.owner, f.tried = time.Time{}, 0, 0
+		}
+	}
+}
+
+// tick sends what is to be sent, gives up what is overdue, asks for the notes
+// when it is time, and returns the bundle to use, if there is a new one.
+func (s *source) tick(current *bundle.Bundle) *bundle.Bundle {
+	now := s.now()
+	for _, h := range slices.Collect(maps.Keys(s.fetches)) {
+		if f := s.fetches[h]; now.Sub(f.begun) > 2*fetchTimeout { // or never sent
+			s.send(h, f)
+		}
+	}
+	s.look()
+	if !now.Before(s.nextPoll) && s.takeLease(now) {
+		s.askNotes(now)
+	}
+	return s.open(current)
+}
+
+// Keys of shared data. Everything in it is verified again when it is read.
+func (s *source) notesKey() string { return "keystile." + s.name + ".notes" }
+func (s *source) leaseKey() string { return "keystile." + s.name + ".poll" }
+
+// look takes over what another worker has found.
+func (s *source) look() {
+	raw, cas, err := s.host.SharedData(s.notesKey())
+	if err != nil || cas == s.notesCAS || len(raw) == 0 {
+		return
+	}
+	s.notesCAS = cas
+	notes, err := bundle.ParseState(raw)
+	if err == nil {
+		err = s.raise(notes)
+	}
+	if err != nil && !errors.Is(err, errSame) {
+		s.host.Log(Error, fmt.Sprintf(`keystile: what another worker has found is refused {"bundle":%q,"error":%q}`, s.name, err))
+	}
+}
+
+var errSame = errors.New("it is the one that is there")
+
+// raise takes notes over that may follow what was found before.
+func (s *source) raise(notes bundle.Notes) error {
+	m, err := s.trust.Open(notes)
+	if err != nil {
+		return err
+	}
+	if err := m.CheckSuccession(s.found); err != nil {
+		return err
+	}
+	if err := m.CheckTime(s.now(), bundle.DefaultClockSkew, 0); errors.Is(err, bundle.ErrFuture) {
+		return err
+	}
+	if s.found != nil && m.Manifest == s.found.Manifest {
+		return errSame
+	}
+	s.found = m
+	return nil
+}
+
+// takeLease says whether this worker is the one that asks this time.
+func (s *source) takeLease(now time.Time) bool {
+	jitter := time.Duration(rand.Int64N(int64(s.poll)/4 + 1))
+	wait := min(s.poll<<min(s.failures, 5), max(s.poll, time.Minute))
+	s.nextPoll = now.Add(wait + jitter)
+	raw, cas, err := s.host.SharedData(s.leaseKey())
+	if err == nil && len(raw) == 8 && now.UnixMilli() < int64(binary.BigEndian.Uint64(raw)) {
+		return false
+	}
+	until := binary.BigEndian.AppendUint64(nil, uint64(now.Add(wait-50*time.Millisecond).UnixMilli()))
+	return s.host.SetSharedData(s.leaseKey(), until, cas) == nil
+}
+
+// askNotes asks the origins, one after the other, for a manifest that is new, and
+// for its policy note.
+func (s *source) askNotes(now time.Time) {
+	if now.Sub(s.polling) < 2*fetchTimeout*time.Duration(len(s.origins)) && !s.polling.IsZero() {
+		return // the last asking is still on its way
+	}
+	s.polling = now
+	s.askOrigin(rand.IntN(len(s.origins)), 0)
+}
+
+func (s *source) askOrigin(first, tried int) {
+	if tried == len(s.origins) {
+		s.failures++
+		s.polling = time.Time{}
+		s.host.Log(Warn, fmt.Sprintf(`keystile: no origin gives a bundle {"bundle":%q,"failures":%d}`, s.name, s.failures))
+		return
+	}
+	o := s.origins[(first+tried)%len(s.origins)]
+	failed := func(what string, err any) {
+		s.host.Log(Warn, fmt.Sprintf(`keystile: an origin gives no bundle {"bundle":%q,"cluster":%q,"of":%q,"error":%q}`, s.name, o.Cluster, what, fmt.Sprint(err)))
+		s.etag = ""
+		s.askOrigin(first, tried+1)
+	}
+	err := s.get(o, "/v1/manifest", s.etag, func(status, etag string, manifest []byte) {
+		switch status {
+		case "304":
+			s.failures, s.polling = 0, time.Time{}
+			return
+		case "200":
+		default:
+			failed("manifest", "status "+status)
+			return
+		}
+		if s.found != nil && string(manifest) == string(s.found.Notes.Manifest) {
+			s.failures, s.polling, s.etag = 0, time.Time{}, etag
+			return
+		}
+		err := s.get(o, "/v1/policy", "", func(status, _ string, note []byte) {
+			if status != "200" {
+				failed("policy note", "status "+status)
+				return
+			}
+			notes := bundle.Notes{Policy: note, Manifest: manifest}
+			if err := s.raise(notes); err != nil && !errors.Is(err, errSame) {
+				failed("bundle", err)
+				return
+			}
+			s.failures, s.polling, s.etag = 0, time.Time{}, etag
+			s.share()
+		}, bundle.MaxNote)
+		if err != nil {
+			failed("policy note", err)
+		}
+	}, bundle.MaxNote)
+	if err != nil {
+		failed("manifest", err)
+	}
+}
+
+// share tells the other workers, unless one of them has found a later one.
+func (s *source) share() {
+	raw, cas, err := s.host.SharedData(s.notesKey())
+	if err == nil && len(raw) > 0 {
+		if notes, err := bundle.ParseState(raw); err == nil {
+			if there, err := s.trust.Open(notes); err == nil && s.found.CheckSuccession(there) != nil {
+				return
+			}
+		}
+	}
+	if s.host.SetSharedData(s.notesKey(), bundle.AppendState(nil, s.found.Notes), cas) == nil {
+		return
+	}
+	s.notesCAS = 0 // somebody was faster: look again
+}
+
+// retryInterval is how long the source waits before it tries again what failed: a
+// policy that no origin served, a bundle that was refused and may be good later.
+const retryInterval = time.Second
+
+// open opens the bundle of the notes found, once its policy is here.
+func (s *source) open(current *bundle.Bundle) *bundle.Bundle {
+	if s.found == nil || current != nil && current.Manifest == s.found.Manifest || s.now().Before(s.retry) {
+		return nil
+	}
+	h := s.found.Note.Policy
+	if raw, here := s.raw[h]; here {
+		clear(s.compiled)
+		s.compiled[h] = raw
+	}
+	compiled, here := s.compiled[h]
+	if !here {
+		if s.fetches[h] == nil {
+			f := &fetch{limit: policy.MaxSize, origin: rand.IntN(len(s.origins)), done: func(_ []uint32, ok bool) {
+				if !ok {
+					s.retry = s.now().Add(retryInterval)
+				}
+			}}
+			s.fetches[h] = f
+			s.send(h, f)
+		}
+		return nil
+	}
+	b, err := bundle.Open(s.found.Notes, compiled, s, s.trust)
+	if err != nil {
+		s.refuse(err)
+		return nil
+	}
+	return b
+}
+
+// refuse says why what was found cannot be used, once, and waits before it is
+// tried again.
+func (s *source) refuse(err error) {
+	s.retry = s.now().Add(retryInterval)
+	if text := err.Error(); text != s.refusal {
+		s.refusal = text
+		s.host.Log(Error, fmt.Sprintf(`keystile: a bundle was refused {"bundle":%q,"error":%q}`, s.name, text))
+	}
+}
