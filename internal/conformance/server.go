@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/keystile/keystile/internal/envoy"
 	"github.com/keystile/keystile/internal/table"
 )
 
@@ -34,6 +35,7 @@ type server struct {
 	versions []int
 	process  *exec.Cmd
 	exited   chan error
+	envoy    *envoy.Process // in place of process
 	upstream *upstream
 	origin   *origin // of the bundle; nil where it has been given
 	https    string  // address
@@ -82,9 +84,8 @@ func warnIfOlder(path string, built fs.FileInfo, dirs ...string) {
 	}
 }
 
-// startWait is how long a server may take until it answers: Envoy compiles the
-// filter for each worker.
-const startWait = 60 * time.Second
+// startWait is how long a server may take until it answers.
+const startWait = 20 * time.Second
 
 // start starts the process and waits until it answers. denial finds a denial in
 // a line of its log; own are marks of Keystile's own lines.
@@ -97,7 +98,8 @@ func (s *server) start(process *exec.Cmd, denial func(line string) (id, reason s
 	if err := process.Start(); err != nil {
 		return err
 	}
-	s.log = readLog(stderr, denial)
+	s.log = newLog(denial)
+	go s.log.read(stderr)
 	go func() { s.exited <- process.Wait() }()
 	deadline := time.Now().Add(startWait)
 	for {
@@ -130,6 +132,7 @@ func (s *server) Close() error {
 			failed = fmt.Errorf("%s did not end", s.name)
 		}
 	}
+	failed = errors.Join(failed, s.envoy.Close())
 	if s.log != nil {
 		for _, line := range s.log.all() {
 			// The server's own lines show headers that its operator has to redact;
@@ -252,17 +255,18 @@ type denialLog struct {
 	reasons map[string]string
 }
 
-func readLog(r io.Reader, denial func(line string) (id, reason string)) *denialLog {
+func newLog(denial func(line string) (id, reason string)) *denialLog {
 	l := &denialLog{denial: denial, reasons: make(map[string]string)}
 	l.arrived = sync.NewCond(&l.mu)
-	go func() {
-		lines := bufio.NewScanner(r)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			l.add(lines.Text())
-		}
-	}()
 	return l
+}
+
+func (l *denialLog) read(r io.Reader) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		l.add(lines.Text())
+	}
 }
 
 func (l *denialLog) add(line string) {
