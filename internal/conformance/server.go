@@ -2,17 +2,11 @@ package main
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/keystile/keystile/internal/certificate"
 	"github.com/keystile/keystile/internal/envoy"
 	"github.com/keystile/keystile/internal/table"
 )
@@ -53,7 +48,7 @@ func newServer(name string, versions []int, f *table.Fixture) (s *server, err er
 	if s.dir, err = os.MkdirTemp("", "conformance-"); err != nil {
 		return s, err
 	}
-	if err := makeCertificate(s.dir); err != nil {
+	if err := certificate.Write(s.dir); err != nil {
 		return s, err
 	}
 	if s.upstream, err = startUpstream(); err != nil {
@@ -315,29 +310,4 @@ func freePorts(n int) (ports []string, err error) {
 		ports = append(ports, port)
 	}
 	return ports, nil
-}
-
-// makeCertificate makes the one that answers for every name: whose it is is not
-// what tables are about.
-func makeCertificate(dir string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "conformance"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "cert.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
-		os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600))
 }

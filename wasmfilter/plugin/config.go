@@ -102,6 +102,9 @@ func parseConfig(raw []byte) (*Config, error) {
 	if len(raw) > maxConfig {
 		return nil, fmt.Errorf("the configuration has %d bytes: at most %d are possible; large bundles do not belong into it", len(raw), maxConfig)
 	}
+	if asJSON, ok := structure(raw); ok {
+		raw = asJSON
+	}
 	if err := noRepeats(raw); err != nil {
 		return nil, err
 	}
