@@ -65,6 +65,10 @@ bench: build ## Measure core and Caddy (up to 15 minutes)
 	$(GO) run ./internal/bench/bundle
 	$(GO) run ./internal/bench/caddy
 
+.PHONY: soak
+soak: wasm envoy ## Send a million random requests through Envoy (minutes)
+	$(GO) test ./wasmfilter -count=1 -timeout 60m -run TestRandomRequests -v -args -soak 1000000
+
 .PHONY: clean
 clean: ## Remove what was built, and the demo's keys
 	rm -rf bin var

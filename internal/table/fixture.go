@@ -131,10 +131,16 @@ func (f *Fixture) sign(records []bundle.Record, now time.Time) error {
 	return err
 }
 
+// Sign signs a bundle of records under p, with signers made for it.
+func Sign(p *policy.Policy, records []bundle.Record) (*Fixture, error) {
+	f := &Fixture{Policy: p}
+	return f, f.sign(records, time.Now())
+}
+
 // Bundle signs a bundle of records under p and opens it.
 func Bundle(p *policy.Policy, records []bundle.Record) (*bundle.Bundle, error) {
-	f := &Fixture{Policy: p}
-	if err := f.sign(records, time.Now()); err != nil {
+	f, err := Sign(p, records)
+	if err != nil {
 		return nil, err
 	}
 	return f.Open()
