@@ -19,10 +19,15 @@ build: ## Build bin/caddy with Keystile, by xcaddy
 	@mkdir -p bin
 	$(GO) tool xcaddy build $(shell cat xcaddy.txt) --output $(CADDY)
 
+# What Envoy has to call.
+EXPORTS := memory _initialize proxy_abi_version_0_2_0 proxy_on_memory_allocate proxy_on_vm_start proxy_on_configure \
+  proxy_on_context_create proxy_on_request_headers proxy_on_request_body proxy_on_request_trailers \
+  proxy_on_http_call_response proxy_on_tick proxy_on_log proxy_on_delete
 .PHONY: wasm
 wasm: ## Build bin/keystile.wasm, the filter for Envoy
 	@mkdir -p bin
 	GOOS=wasip1 GOARCH=wasm $(GO) build -buildmode=c-shared -trimpath -ldflags='-s -w' -o $(WASM) ./wasmfilter
+	$(GO) run ./internal/wasmprune $(WASM) $(EXPORTS)
 
 ENVOY_VERSION := 1.40.0
 .PHONY: envoy

@@ -50,6 +50,7 @@ type source struct {
 	origins []Origin
 	now     func() time.Time
 	poll    time.Duration
+	hurry   func() // asks for a tick at once
 
 	// Of the notes.
 	nextPoll time.Time
@@ -68,18 +69,18 @@ type source struct {
 	fetches map[bundle.Hash]*fetch
 }
 
-// fetch is a node on its way.
+// fetch is an object on its way. It is sent on the next tick, from the plugin's own
+// context: what a request's context sends, nobody hears of once that has ended.
 type fetch struct {
 	limit   int
 	origin  int // of the list
 	tried   int
-	begun   time.Time // zero if it is to be sent on the next tick
-	owner   uint32    // the context that it was sent from
+	begun   time.Time // zero before it is sent
 	waiting []uint32  // requests
 	done    func(requests []uint32, ok bool)
 }
 
-func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig) (*source, error) {
+func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig, hurry func()) (*source, error) {
 	for _, o := range c.Origins {
 		if o.Cluster == "" || o.Authority == "" {
 			return nil, errors.New("an origin needs a cluster of Envoy's and an authority")
@@ -89,7 +90,7 @@ func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig) (*sour
 		}
 	}
 	s := &source{
-		host: h, name: name, trust: trust, origins: c.Origins, now: time.Now, poll: time.Duration(c.PollInterval),
+		host: h, name: name, trust: trust, origins: c.Origins, now: time.Now, poll: time.Duration(c.PollInterval), hurry: hurry,
 		compiled: make(map[bundle.Hash][]byte), raw: make(map[bundle.Hash][]byte), fetches: make(map[bundle.Hash]*fetch),
 	}
 	if s.poll == 0 {
@@ -131,18 +132,20 @@ func (s *source) want(h bundle.Hash, request uint32, done func(requests []uint32
 		if len(s.fetches) >= maxFetches {
 			return false
 		}
-		f = &fetch{limit: bundle.MaxLeaf, origin: rand.IntN(len(s.origins)), owner: request, done: done}
-		s.fetches[h] = f
-		s.send(h, f)
-		if s.fetches[h] == nil {
-			return false
-		}
+		f = s.fetch(h, bundle.MaxLeaf, done)
 	}
 	if len(f.waiting) >= maxWaiting {
 		return false
 	}
 	f.waiting = append(f.waiting, request)
 	return true
+}
+
+func (s *source) fetch(h bundle.Hash, limit int, done func(requests []uint32, ok bool)) *fetch {
+	f := &fetch{limit: limit, origin: rand.IntN(len(s.origins)), done: done}
+	s.fetches[h] = f
+	s.hurry()
+	return f
 }
 
 // send asks the next origin for an object. When all have failed those who wait
@@ -187,19 +190,10 @@ func (s *source) get(o Origin, path, etag string, done func(status, etag string,
 	return s.host.Dispatch(o.Cluster, headers, fetchTimeout, limit, done)
 }
 
-// gone forgets a request that ended while it waited. The answer to what was sent
-// from its context does not come any more: that is sent again on the next tick,
-// if somebody else waits for it.
+// gone forgets a request that ended while it waited.
 func (s *source) gone(request uint32) {
-	for h, f := range s.fetches {
+	for _, f := range s.fetches {
 		f.waiting = slices.DeleteFunc(f.waiting, func(r uint32) bool { return r == request })
-		switch {
-		case f.owner != request:
-		case len(f.waiting) == 0:
-			delete(s.fetches, h)
-		default:
-			f.begun, f.owner, f.tried = time.Time{}, 0, 0
-		}
 	}
 }
 
@@ -365,13 +359,11 @@ func (s *source) open(current *bundle.Bundle) *bundle.Bundle {
 	compiled, here := s.compiled[h]
 	if !here {
 		if s.fetches[h] == nil {
-			f := &fetch{limit: policy.MaxSize, origin: rand.IntN(len(s.origins)), done: func(_ []uint32, ok bool) {
+			s.fetch(h, policy.MaxSize, func(_ []uint32, ok bool) {
 				if !ok {
 					s.retry = s.now().Add(retryInterval)
 				}
-			}}
-			s.fetches[h] = f
-			s.send(h, f)
+			})
 		}
 		return nil
 	}

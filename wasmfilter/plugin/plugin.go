@@ -33,6 +33,8 @@ type Plugin struct {
 	headers  headers
 	removed  []string
 	response [][2]string
+
+	hurried bool // a tick was asked for at once
 }
 
 // edge is one bundle's verifier.
@@ -106,7 +108,7 @@ func (p *Plugin) newEdge(name string, c *BundleConfig) (*edge, error) {
 	}
 	e.define(p.host)
 	if len(c.Origins) > 0 {
-		e.source, err = newSource(p.host, name, trust, c)
+		e.source, err = newSource(p.host, name, trust, c, p.hurry)
 		return e, err
 	}
 	b, err := c.inline(trust)
@@ -372,6 +374,13 @@ func (p *Plugin) clientIP() netip.Addr {
 	return addr
 }
 
+// hurry asks for a tick at once.
+func (p *Plugin) hurry() {
+	if !p.hurried {
+		p.hurried = p.host.Tick(1) == nil
+	}
+}
+
 // Tick does what requests leave behind.
 func (p *Plugin) Tick() {
 	defer func() {
@@ -379,6 +388,10 @@ func (p *Plugin) Tick() {
 			p.host.Log(Error, fmt.Sprintf("keystile: panic: %v", v))
 		}
 	}()
+	if p.hurried {
+		p.hurried = false
+		p.host.Tick(uint32(tickInterval.Milliseconds()))
+	}
 	for _, e := range p.edges {
 		e.verifier.Wait()
 		if e.source != nil {

@@ -178,11 +178,11 @@ func run(rounds, perRound, many, used int) error {
 	for _, s := range sites {
 		for _, k := range s.keys { // every key is known
 			if err := s.burst(process.Process.Pid, []string{k}, 1, false); err != nil {
-				return fmt.Errorf("%s: %w\n%s", s.name, err, process.Log())
+				return fmt.Errorf("%s: %w\n%s", s.name, err, strings.Join(process.Lines(), "\n"))
 			}
 			if len(s.keys) > 1 && s.keys[0] == k {
 				if err := s.burst(process.Process.Pid, s.keys, len(s.keys), false); err != nil {
-					return fmt.Errorf("%s: %w\n%s", s.name, err, process.Log())
+					return fmt.Errorf("%s: %w\n%s", s.name, err, strings.Join(process.Lines(), "\n"))
 				}
 				break
 			}
@@ -191,7 +191,7 @@ func run(rounds, perRound, many, used int) error {
 	for range rounds {
 		for _, s := range sites {
 			if err := s.burst(process.Process.Pid, s.keys, perRound, true); err != nil {
-				return fmt.Errorf("%s: %w\n%s", s.name, err, process.Log())
+				return fmt.Errorf("%s: %w\n%s", s.name, err, strings.Join(process.Lines(), "\n"))
 			}
 		}
 	}
