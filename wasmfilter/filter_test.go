@@ -328,7 +328,7 @@ func TestOneListenerSeveralAPIs(t *testing.T) {
 			config["configuration"] = envoy.Object{
 				"@type": "type.googleapis.com/google.protobuf.Struct",
 				"value": envoy.Object{
-					"bundles": envoy.Object{"one": one.inline(), "two": two.inline()}, "other_hosts": "pass", "ready_path": "/ready",
+					"bundles": envoy.Object{"one": one.inline(), "two": two.inline()}, "other_hosts": "pass", "ready_path": "/ready", "filter_state": true,
 				},
 			}
 		},

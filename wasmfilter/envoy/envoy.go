@@ -5,6 +5,7 @@ package envoy
 
 import (
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
@@ -13,8 +14,15 @@ import (
 	"github.com/keystile/keystile/wasmfilter/plugin"
 )
 
+// collectAt is when garbage is collected: at so many percent more than what lives.
+// A collection stops the worker; what lives is little, and bounded by the caches.
+const collectAt = 400
+
 // Register makes the module a Keystile filter.
-func Register() { proxywasm.SetVMContext(new(vm)) }
+func Register() {
+	debug.SetGCPercent(collectAt)
+	proxywasm.SetVMContext(new(vm))
+}
 
 type vm struct{ types.DefaultVMContext }
 

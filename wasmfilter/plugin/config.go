@@ -31,6 +31,9 @@ type Config struct {
 	// ReadyPath is answered by the filter: 200 if every bundle is in force, else
 	// 503, by HTTP and HTTPS.
 	ReadyPath string `json:"ready_path,omitempty"`
+	// FilterState tells later filters and the access log also of requests that are
+	// passed on, as they are told of denials.
+	FilterState bool `json:"filter_state,omitempty"`
 	// CheckSNI compares the TLS server name with the host.
 	CheckSNI bool `json:"check_sni,omitempty"`
 }

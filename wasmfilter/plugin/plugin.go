@@ -302,12 +302,14 @@ func (p *Plugin) forward(d *core.Decision) Action {
 			return p.unavailable()
 		}
 	}
-	p.tell(d)
+	if p.config.FilterState {
+		p.tell(d)
+	}
 	return Continue
 }
 
 // tell gives the decision to later filters and to the access log, as the
-// property "keystile".
+// property "keystile", which is Envoy's filter state "wasm.keystile".
 func (p *Plugin) tell(d *core.Decision) {
 	key := ""
 	if d.Key != nil {
