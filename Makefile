@@ -14,6 +14,10 @@ help: ## Show the targets
 run: build ## Run the demo: an HTTPS edge in front of five APIs
 	$(GO) run ./internal/demo
 
+.PHONY: run-envoy
+run-envoy: wasm envoy ## Run the example of Envoy with the filter
+	$(GO) run ./examples/envoy
+
 .PHONY: build
 build: ## Build bin/caddy with Keystile, by xcaddy
 	@mkdir -p bin

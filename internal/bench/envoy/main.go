@@ -169,10 +169,11 @@ func run(rounds, perRound, many, used int) error {
 		"listeners": listeners,
 		"clusters":  []envoy.Object{envoy.Cluster("upstream", upstream.Listener.Addr().String()), envoy.Cluster("origin", origin.Listener.Addr().String())},
 	}}, 1, sites[len(sites)-1].address, nil)
-	defer process.Close()
 	if err != nil {
+		process.Close()
 		return err
 	}
+	defer process.Close()
 	fmt.Printf("start %.1f s, VmRSS %d MB\n", time.Since(begin).Seconds(), rss(process.Process.Pid)>>10)
 	time.Sleep(2 * time.Second) // the origin's bundle
 	for _, s := range sites {
