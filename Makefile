@@ -50,7 +50,8 @@ test: build wasm envoy ## Run everything: tests with -race, tables on core, Cadd
 	$(GO) run ./internal/conformance -host core -mutate -coverage
 	$(GO) run ./internal/conformance -host caddy -mutate
 	$(GO) run ./internal/conformance -host envoy -mutate
-	$(GO) run ./internal/conformance -host envoy -workers 4
+	$(GO) run ./internal/conformance -host envoy -workers 4 -origin
+	$(GO) run ./internal/conformance -probes
 	$(GO) run ./internal/mutation
 
 .PHONY: check

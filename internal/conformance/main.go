@@ -7,6 +7,9 @@
 // the signed bundle and the trusted keys. It exits with 1 if a row is not as the
 // table says, and with 1 if nothing ran.
 //
+// -probes sends requests byte by byte through Caddy and Envoy, and compares what
+// becomes of them.
+//
 // -mutate also checks that each row would fail with another status, reason or
 // body byte, and -coverage (on core) that the tables reach all of their policy.
 package main
@@ -29,8 +32,20 @@ func main() {
 	coverage := flag.Bool("coverage", false, "list what of the policy no row reaches (core)")
 	workers := flag.Int("workers", 1, "worker threads (envoy)")
 	overHTTP := flag.Bool("origin", false, "give the bundle by an HTTP origin, not in the configuration (envoy)")
+	probing := flag.Bool("probes", false, "send requests that no client would, through Caddy and Envoy, and compare what becomes of them")
 	verbose := flag.Bool("v", false, "print every row")
 	flag.Parse()
+	if *probing {
+		passed, failed, err := runProbes()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "conformance:", err)
+		}
+		fmt.Printf("probes: %d agree, %d do not\n", passed, failed)
+		if err != nil || failed > 0 || passed == 0 {
+			os.Exit(1)
+		}
+		return
+	}
 	names := []string{*policyName}
 	if *policyName == "" {
 		names = policies.Names()
@@ -91,13 +106,13 @@ func (r *run) do(name, tableFile string) error {
 	case "caddy":
 		s, err := startCaddy(f)
 		if err != nil {
-			return failed(s, err)
+			return startFailed(s, err)
 		}
 		h, close = s, s.Close
 	case "envoy":
 		s, err := startEnvoy(f, r.workers, r.overHTTP)
 		if err != nil {
-			return failed(s, err)
+			return startFailed(s, err)
 		}
 		h, close = s, s.Close
 	default:
@@ -111,8 +126,8 @@ func (r *run) do(name, tableFile string) error {
 	return nil
 }
 
-// failed closes a server that did not start.
-func failed(s *server, err error) error {
+// startFailed closes a server that did not start.
+func startFailed(s *server, err error) error {
 	if s != nil {
 		err = errors.Join(err, s.Close())
 	}

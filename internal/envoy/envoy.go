@@ -87,8 +87,9 @@ func Listener(name, address, certificates string, routes []Object, filters []Obj
 	manager := Object{
 		"@type":       "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
 		"stat_prefix": name, "codec_type": "AUTO", "use_remote_address": true,
-		"route_config": Object{"virtual_hosts": []Object{{"name": "all", "domains": []string{"*"}, "routes": routes}}},
-		"http_filters": filters,
+		"http_protocol_options": Object{"allow_absolute_url": false},
+		"route_config":          Object{"virtual_hosts": []Object{{"name": "all", "domains": []string{"*"}, "routes": routes}}},
+		"http_filters":          filters,
 	}
 	if hcm != nil {
 		hcm(manager)

@@ -52,6 +52,9 @@ func (f *Fixture) Secrets() []string {
 	return slices.AppendSeq(out, maps.Values(f.tokens))
 }
 
+// Secret is the API key that the table calls name.
+func (f *Fixture) Secret(name string) string { return f.keys[name].secret.Reveal() }
+
 // Issue makes the table's keys and tokens anew and a bundle for them, signed by
 // signers of this run alone.
 func (t *Table) Issue(file string, document []byte) (*Fixture, error) {
