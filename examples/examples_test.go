@@ -1,17 +1,25 @@
 package examples
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"os"
+	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"github.com/goccy/go-yaml"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/keystile/keystile/caddymodule"
 	"github.com/keystile/keystile/caddymodule/control"
 	"github.com/keystile/keystile/policies"
+	"github.com/keystile/keystile/wasmfilter/plugin"
 )
 
 func TestCaddyfiles(t *testing.T) {
@@ -57,4 +65,96 @@ func TestCaddyfiles(t *testing.T) {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
+}
+
+// The resources for Kubernetes are as their published schemas say, and the
+// configuration in them has no name that the filter does not know. The schemas are
+// those of Istio 1.29 and Envoy Gateway 1.7, without their descriptions.
+func TestKubernetes(t *testing.T) {
+	for file, tt := range map[string]struct {
+		schema string
+		config func(spec map[string]any) any
+	}{
+		"istio/wasmplugin.yaml": {"wasmplugin", func(spec map[string]any) any { return spec["pluginConfig"] }},
+		"envoy-gateway/envoyextensionpolicy.yaml": {"envoyextensionpolicy", func(spec map[string]any) any {
+			return spec["wasm"].([]any)[0].(map[string]any)["config"]
+		}},
+	} {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asJSON, err := yaml.YAMLToJSON(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resource, err := jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
+		if err != nil {
+			t.Fatal(err)
+		}
+		schema, err := jsonschema.NewCompiler().Compile("testdata/" + tt.schema + ".schema.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(resource); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		resource.(map[string]any)["spec"].(map[string]any)["unknown"] = true
+		if schema.Validate(resource) == nil {
+			t.Errorf("%s: the schema lets anything pass", file)
+		}
+		config, err := json.Marshal(tt.config(resource.(map[string]any)["spec"].(map[string]any)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dec := json.NewDecoder(bytes.NewReader(config))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(new(plugin.Config)); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
+// What the example lets the filter do is what it can do: no call more, none less.
+func TestCapabilities(t *testing.T) {
+	raw, err := os.ReadFile("envoy/envoy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := regexp.MustCompile(`(?m)^ +(proxy_\w+): \{\}$`).FindAllStringSubmatch(string(raw), -1)
+	var allowed []string
+	for _, l := range listed {
+		allowed = append(allowed, l[1])
+	}
+	module, err := os.ReadFile("../bin/keystile.wasm")
+	if err != nil {
+		t.Fatalf("%v: make it with `make wasm`", err)
+	}
+	var able []string
+	for _, name := range regexp.MustCompile(`\bproxy_[a-z0-9_]+`).FindAll(surface(t, module), -1) {
+		if n := string(name); n != "proxy_abi_version_0_2_0" && n != "proxy_on_memory_allocate" && !slices.Contains(able, n) {
+			able = append(able, n)
+		}
+	}
+	slices.Sort(allowed)
+	slices.Sort(able)
+	if !slices.Equal(allowed, able) {
+		t.Errorf("allowed\n%q\nand the filter has\n%q", allowed, able)
+	}
+}
+
+// surface is a WASM module's import and export sections, names and all.
+func surface(t *testing.T, module []byte) (out []byte) {
+	t.Helper()
+	for rest := module[8:]; len(rest) > 0; {
+		size, n := binary.Uvarint(rest[1:])
+		if n <= 0 || size > uint64(len(rest)-1-n) {
+			t.Fatal("no WASM module")
+		}
+		if rest[0] == 2 || rest[0] == 7 {
+			out = append(out, rest[1+n:1+n+int(size)]...)
+		}
+		rest = rest[1+n+int(size):]
+	}
+	return out
 }
