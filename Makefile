@@ -51,6 +51,7 @@ test: build wasm envoy ## Run everything: tests with -race, tables on core, Cadd
 	$(GO) run ./internal/conformance -host caddy -mutate
 	$(GO) run ./internal/conformance -host envoy -mutate
 	$(GO) run ./internal/conformance -host envoy -workers 4 -origin
+	$(GO) run ./internal/conformance -host all
 	$(GO) run ./internal/conformance -probes
 	$(GO) run ./internal/mutation
 
@@ -70,9 +71,10 @@ vuln: ## Look for known vulnerabilities (needs the public database)
 	$(GO) tool govulncheck ./...
 
 .PHONY: bench
-bench: build ## Measure core and Caddy (up to 15 minutes)
+bench: build wasm envoy ## Measure core, bundles, Envoy and Caddy (up to 15 minutes)
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./core/...
 	$(GO) run ./internal/bench/bundle
+	$(GO) run ./internal/bench/envoy
 	$(GO) run ./internal/bench/caddy
 
 .PHONY: soak

@@ -1,6 +1,6 @@
 // Command conformance runs conformance tables against a host.
 //
-//	go run ./internal/conformance -host core|caddy|envoy [-policy NAME|FILE] [TABLE.yaml]
+//	go run ./internal/conformance -host core|caddy|envoy|all [-policy NAME|FILE] [TABLE.yaml]
 //
 // Without a policy it runs all shipped ones; a shipped policy brings its own
 // table. Keys and signers are made for each run, and the host gets nothing but
@@ -18,6 +18,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -26,7 +27,7 @@ import (
 )
 
 func main() {
-	host := flag.String("host", "core", "host: core, caddy or envoy")
+	host := flag.String("host", "core", "host: core, caddy or envoy; all compares their answers with each other")
 	policyName := flag.String("policy", "", "shipped policy or file; all shipped ones if empty")
 	mutate := flag.Bool("mutate", false, "check that every row can fail")
 	coverage := flag.Bool("coverage", false, "list what of the policy no row reaches (core)")
@@ -94,35 +95,77 @@ func (r *run) do(name, tableFile string) error {
 	if err != nil {
 		return err
 	}
+	if r.host == "all" {
+		return r.compare(t, f)
+	}
+	outcomes, err := r.on(r.host, t, f)
+	if err != nil {
+		return err
+	}
+	r.report(f, outcomes)
+	return nil
+}
+
+// on runs a table on a host.
+func (r *run) on(host string, t *table.Table, f *table.Fixture) ([]table.Outcome, error) {
 	var h table.Host
 	var close func() error
-	switch r.host {
+	switch host {
 	case "core":
 		c, err := table.NewCore(f)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		h, close = c, func() error { c.Close(); return nil }
 	case "caddy":
 		s, err := startCaddy(f)
 		if err != nil {
-			return startFailed(s, err)
+			return nil, startFailed(s, err)
 		}
 		h, close = s, s.Close
 	case "envoy":
 		s, err := startEnvoy(f, r.workers, r.overHTTP)
 		if err != nil {
-			return startFailed(s, err)
+			return nil, startFailed(s, err)
 		}
 		h, close = s, s.Close
 	default:
-		return fmt.Errorf("host %q: use core, caddy or envoy", r.host)
+		return nil, fmt.Errorf("host %q: use core, caddy, envoy or all", host)
 	}
 	outcomes, err := table.Run(t, f, h)
-	if err := errors.Join(err, close()); err != nil {
-		return err
+	return outcomes, errors.Join(err, close())
+}
+
+// compare runs a table on all hosts, with the same keys, and compares their answers
+// with each other.
+func (r *run) compare(t *table.Table, f *table.Fixture) error {
+	answers := make(map[string]map[string]string) // row → answer → host
+	for _, host := range []string{"core", "caddy", "envoy"} {
+		outcomes, err := r.on(host, t, f)
+		if err != nil {
+			return err
+		}
+		for _, o := range outcomes {
+			if o.Exchange.Row.Parser || o.Result.Refused {
+				continue
+			}
+			if answers[o.Exchange.Row.Name] == nil {
+				answers[o.Exchange.Row.Name] = make(map[string]string)
+			}
+			answers[o.Exchange.Row.Name][o.Answer()] = fmt.Sprintf("%s, HTTP/%d", host, o.Exchange.Version)
+		}
 	}
-	r.report(f, outcomes)
+	for _, row := range slices.Sorted(maps.Keys(answers)) {
+		if len(answers[row]) == 1 {
+			r.passed++
+			continue
+		}
+		r.failed++
+		fmt.Printf("FAIL %s: the hosts answer differently\n", row)
+		for answer, host := range answers[row] {
+			fmt.Printf("  %s: %s\n", host, answer)
+		}
+	}
 	return nil
 }
 

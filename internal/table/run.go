@@ -55,6 +55,29 @@ func (o *Outcome) Name() string {
 	return fmt.Sprintf("%s [HTTP/%d]", o.Exchange.Row.Name, o.Exchange.Version)
 }
 
+// Answer is what a client or the upstream got, for comparing one host's with
+// another's: what a policy says, without what every host adds of its own.
+func (o *Outcome) Answer() string {
+	r := o.Result
+	if r.Upstream != nil {
+		identity := make(map[string][]string)
+		for name, lines := range r.Upstream.Header {
+			if strings.HasPrefix(strings.ToLower(name), "keystile") {
+				identity[name] = lines
+			}
+		}
+		return fmt.Sprintf("goes on as %s %s %q", r.Upstream.Method, r.Upstream.Target, identity)
+	}
+	var headers []string
+	for _, name := range []string{"Content-Type", "Www-Authenticate", "Cache-Control", "Retry-After", "Access-Control-Allow-Origin",
+		"Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Grpc-Status", "Grpc-Message"} {
+		if lines := r.Header[name]; lines != nil {
+			headers = append(headers, fmt.Sprintf("%s=%q", name, lines))
+		}
+	}
+	return fmt.Sprintf("%s %d %s %s", r.Reason, r.Status, strings.Join(headers, " "), r.Body)
+}
+
 // ErrNothingRan is returned where no row of a table can be shown on a host.
 var ErrNothingRan = errors.New("no row ran: a table without rows for this host shows nothing")
 
