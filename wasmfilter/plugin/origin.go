@@ -1,7 +1,9 @@
 package plugin
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -52,6 +54,8 @@ type source struct {
 	poll    time.Duration
 	hurry   func() // asks for a tick at once
 
+	notesKey, leaseKey string
+
 	// Of the notes.
 	nextPoll time.Time
 	failures int    // in a row
@@ -92,6 +96,10 @@ func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig, hurry 
 	s := &source{
 		host: h, name: name, trust: trust, origins: c.Origins, now: time.Now, poll: time.Duration(c.PollInterval), hurry: hurry,
 		compiled: make(map[bundle.Hash][]byte), raw: make(map[bundle.Hash][]byte), fetches: make(map[bundle.Hash]*fetch),
+	}
+	var err error
+	if s.notesKey, s.leaseKey, err = sharedKeys(name, c); err != nil {
+		return nil, err
 	}
 	if s.poll == 0 {
 		s.poll = pollInterval
@@ -213,13 +221,23 @@ func (s *source) tick(current *bundle.Bundle) *bundle.Bundle {
 	return s.open(current)
 }
 
-// Keys of shared data. Everything in it is verified again when it is read.
-func (s *source) notesKey() string { return "keystile." + s.name + ".notes" }
-func (s *source) leaseKey() string { return "keystile." + s.name + ".poll" }
+// sharedKeys are the keys of shared data, of which there is one for the whole
+// process: of the notes found, for all who believe the same signers, and of the
+// lease to ask for them, for all who have the same configuration. Everything that
+// is shared is verified again when it is read.
+func sharedKeys(name string, c *BundleConfig) (notes, lease string, err error) {
+	key := func(what string, of any) string {
+		raw, jsonErr := json.Marshal(of)
+		err = errors.Join(err, jsonErr)
+		return fmt.Sprintf("keystile.%s.%s.%x", what, name, sha256.Sum256(raw))
+	}
+	notes = key("notes", []any{c.Signers, c.Threshold, c.Audience})
+	return notes, key("lease", c), err
+}
 
 // look takes over what another worker has found.
 func (s *source) look() {
-	raw, cas, err := s.host.SharedData(s.notesKey())
+	raw, cas, err := s.host.SharedData(s.notesKey)
 	if err != nil || cas == s.notesCAS || len(raw) == 0 {
 		return
 	}
@@ -259,12 +277,12 @@ func (s *source) takeLease(now time.Time) bool {
 	jitter := time.Duration(rand.Int64N(int64(s.poll)/4 + 1))
 	wait := min(s.poll<<min(s.failures, 5), max(s.poll, time.Minute))
 	s.nextPoll = now.Add(wait + jitter)
-	raw, cas, err := s.host.SharedData(s.leaseKey())
+	raw, cas, err := s.host.SharedData(s.leaseKey)
 	if err == nil && len(raw) == 8 && now.UnixMilli() < int64(binary.BigEndian.Uint64(raw)) {
 		return false
 	}
 	until := binary.BigEndian.AppendUint64(nil, uint64(now.Add(wait-50*time.Millisecond).UnixMilli()))
-	return s.host.SetSharedData(s.leaseKey(), until, cas) == nil
+	return s.host.SetSharedData(s.leaseKey, until, cas) == nil
 }
 
 // askNotes asks the origins, one after the other, for a manifest that is new, and
@@ -328,7 +346,7 @@ func (s *source) askOrigin(first, tried int) {
 
 // share tells the other workers, unless one of them has found a later one.
 func (s *source) share() {
-	raw, cas, err := s.host.SharedData(s.notesKey())
+	raw, cas, err := s.host.SharedData(s.notesKey)
 	if err == nil && len(raw) > 0 {
 		if notes, err := bundle.ParseState(raw); err == nil {
 			if there, err := s.trust.Open(notes); err == nil && s.found.CheckSuccession(there) != nil {
@@ -336,7 +354,7 @@ func (s *source) share() {
 			}
 		}
 	}
-	if s.host.SetSharedData(s.notesKey(), bundle.AppendState(nil, s.found.Notes), cas) == nil {
+	if s.host.SetSharedData(s.notesKey, bundle.AppendState(nil, s.found.Notes), cas) == nil {
 		return
 	}
 	s.notesCAS = 0 // somebody was faster: look again

@@ -252,22 +252,38 @@ func (p *Plugin) ready() Action {
 }
 
 // edgeFor is the edge whose policy names the host. If none does it is the first
-// one, which says so.
+// one, which says so. served is false if the host is certainly nobody's, so that it
+// may be passed: not one that is malformed, nor a policy's name with another port,
+// nor any while a bundle is not here yet.
 func (p *Plugin) edgeFor(authority string) (e *edge, served bool) {
 	if len(p.edges) == 1 && p.config.OtherHosts != pass {
 		return p.edges[0], true
 	}
 	host, ok := policy.CanonicalHost(authority)
+	var unknown, near *edge
 	for _, e := range p.edges {
 		b := e.verifier.Bundle()
-		if b == nil || !ok {
+		if b == nil {
+			unknown = e
+			continue
+		}
+		if !ok {
 			continue
 		}
 		if _, served := b.Policy.HostEnvironments(host); served {
 			return e, true
 		}
+		if slices.ContainsFunc(b.Policy.Hosts, func(h policy.Host) bool { return policy.HostName(h.Name) == policy.HostName(host) }) {
+			near = e
+		}
 	}
-	return p.edges[0], false
+	switch {
+	case near != nil:
+		return near, true
+	case unknown != nil:
+		return unknown, true
+	}
+	return p.edges[0], !ok
 }
 
 // terminated says whether peer is a proxy that may have ended TLS.

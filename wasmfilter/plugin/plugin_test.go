@@ -356,6 +356,44 @@ func TestFailsClosed(t *testing.T) {
 	}
 }
 
+// What is passed where other hosts are: only what is certainly nobody's.
+func TestOtherHosts(t *testing.T) {
+	b, _ := shop(t)
+	for _, loaded := range []bool{true, false} {
+		f := newFake(newShared())
+		p := New(f)
+		source := inline(t, b)
+		if !loaded {
+			source = map[string]any{"origins": []map[string]any{{"cluster": "c", "authority": "a"}}, "signers": b.Signers}
+		}
+		if err := p.Configure(configuration(t, source, map[string]any{"other_hosts": "pass"})); err != nil {
+			t.Fatal(err)
+		}
+		for host, want := range map[string]uint32{
+			"other.test": 0, "other.test:8443": 0, "sub.api.test": 0, "api.test": 401, "API.Test.": 401, "api.test:443": 401,
+			"api.test:8443": 421, "api.test:80": 421, "api.test..": 400, "x@api.test": 400, "api.test,other.test": 400, "": 400,
+			"api.test:": 400, "[::1": 400,
+		} {
+			if !loaded {
+				want = 503
+			}
+			for _, tls := range []bool{true, false} {
+				f.request("GET", "https://"+host+"/x")
+				expected := want
+				if delete(f.properties, "connection.tls_version"); tls {
+					f.properties["connection.tls_version"] = "TLSv1.3"
+				} else if want != 0 {
+					expected = 403
+				}
+				action := p.Request(1)
+				if f.status != expected || (action == Continue) != (expected == 0) {
+					t.Errorf("%q, TLS %v, loaded %v: %d, not %d", host, tls, loaded, f.status, expected)
+				}
+			}
+		}
+	}
+}
+
 // worker is one of several that share what they find.
 type worker struct {
 	*fake
@@ -438,7 +476,7 @@ func TestWorkersShareNotes(t *testing.T) {
 	}
 	// Garbage and older notes in what is shared change nothing.
 	current := one.edges[0].verifier.Bundle().Manifest.Version
-	old := slices.Clone(s.data["keystile.shop.notes"])
+	old := slices.Clone(s.data[one.source().notesKey])
 	if err := b.Build(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -450,7 +488,7 @@ func TestWorkersShareNotes(t *testing.T) {
 	}
 	current = two.edges[0].verifier.Bundle().Manifest.Version
 	for _, raw := range [][]byte{[]byte("garbage"), old, nil, make([]byte, 100)} {
-		two.SetSharedData("keystile.shop.notes", raw, 0)
+		two.SetSharedData(two.source().notesKey, raw, 0)
 		two.tick(tickInterval)
 		if got := two.edges[0].verifier.Bundle().Manifest.Version; got != current {
 			t.Errorf("%.10q: version %d", raw, got)
