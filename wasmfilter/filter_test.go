@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -673,5 +674,51 @@ func TestLaterFilter(t *testing.T) {
 	response, body := e.do("GET", "https://api.test/x", nil, "Authorization: Bearer "+secret.Reveal(), "Keystile-Environment: live")
 	if response.StatusCode != 403 || !strings.Contains(body, "RBAC") {
 		t.Errorf("a test key: %d %s", response.StatusCode, body)
+	}
+}
+
+// R67: a trap, from which nothing recovers, costs its request a denial, and the
+// worker the time to load the module again; good keys are allowed then, and others
+// are not.
+func TestTrap(t *testing.T) {
+	module := filepath.Join(t.TempDir(), "trap.wasm")
+	build := exec.Command("go", "build", "-buildmode=c-shared", "-tags", "trap", "-o", module, ".")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	a := newAPI(t, "shop", "api.test")
+	_, key := a.key()
+	e := start(t, envoy.Object{"bundles": envoy.Object{"shop": a.inline()}}, options{filter: func(f envoy.Object) {
+		vm := f["typed_config"].(envoy.Object)["config"].(envoy.Object)["vm_config"].(envoy.Object)
+		vm["code"] = envoy.Object{"local": envoy.Object{"filename": module}}
+	}})
+	if got := e.get(key); got != 200 {
+		t.Fatalf("before: %d", got)
+	}
+	for range 2 {
+		reached := e.reached.Load()
+		for _, authorization := range []string{"X: y", "Authorization: Bearer " + key} {
+			r, err := http.NewRequest("GET", "https://api.test/trap", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name, value, _ := strings.Cut(authorization, ": ")
+			r.Header.Set(name, value)
+			response, err := e.client.Do(r)
+			if err == nil {
+				response.Body.Close()
+				if response.StatusCode < 500 {
+					t.Errorf("a trap is answered with %d", response.StatusCode)
+				}
+			}
+		}
+		if got := e.reached.Load(); got != reached {
+			t.Errorf("%d requests went on", got-reached)
+		}
+		e.within("after the trap", 200, key)
+		if got := e.get("sk_live_nobody"); got != 401 {
+			t.Errorf("another key after the trap: %d", got)
+		}
 	}
 }

@@ -119,7 +119,11 @@ func (s *stream) OnHttpStreamDone() {
 // host is Envoy.
 type host struct{ *context }
 
-func (host) RequestHeaders() ([][2]string, error) { return proxywasm.GetHttpRequestHeaders() }
+func (host) RequestHeaders() ([][2]string, error) {
+	lines, err := proxywasm.GetHttpRequestHeaders()
+	trap(lines)
+	return lines, err
+}
 
 func (host) RemoveRequestHeader(name string) error { return proxywasm.RemoveHttpRequestHeader(name) }
 

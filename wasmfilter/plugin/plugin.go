@@ -43,7 +43,8 @@ type edge struct {
 	verifier *core.Verifier
 	// terminators are proxies in front that may end TLS.
 	terminators []netip.Prefix
-	source      *source                   // nil where the bundle is in the configuration
+	source      *source // nil where the bundle is in the configuration
+	used        *lastUsed
 	requests    [policy.NumReasons]uint64 // since the last tick
 	counters    [policy.NumReasons]Counter
 	expires     Gauge
@@ -102,7 +103,7 @@ func (p *Plugin) newEdge(name string, c *BundleConfig) (*edge, error) {
 	if (c.Inline == "") == (len(c.Origins) == 0) {
 		return nil, errors.New("it needs one source: its packed file in base64 as inline, or origins")
 	}
-	e := &edge{name: name, terminators: config.TLSTerminators}
+	e := &edge{name: name, terminators: config.TLSTerminators, used: newLastUsed(p.host, name)}
 	if e.verifier, err = core.New(config); err != nil {
 		return nil, err
 	}
@@ -213,6 +214,9 @@ func (p *Plugin) decide(e *edge, id uint32, mayWait bool) Action {
 	}
 	e.requests[d.Reason]++
 	if d.Outcome == core.Allow {
+		if d.Key != nil {
+			e.used.note(d.Key.ID)
+		}
 		return p.forward(&d)
 	}
 	return p.answer(e, &d)
@@ -419,6 +423,7 @@ func (p *Plugin) Tick() {
 				}
 			}
 		}
+		e.used.tick()
 		e.tell(p.host)
 	}
 }

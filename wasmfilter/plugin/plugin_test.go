@@ -577,3 +577,42 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%d bytes in %d nodes", s.size, len(s.raw))
 	}
 }
+
+// What two workers have noted is shared, the later use of each key, and no more
+// keys than there may be.
+func TestLastUsed(t *testing.T) {
+	s := newShared()
+	now := time.Unix(1_900_000_000, 0)
+	worker := func() *lastUsed {
+		u := newLastUsed(newFake(s), "shop")
+		u.now, u.flushed = func() time.Time { return now }, now
+		return u
+	}
+	one, two := worker(), worker()
+	one.note("key_a")
+	one.note("key_b")
+	now = now.Add(10 * time.Second)
+	two.note("key_b")
+	one.tick()
+	if len(s.data) != 0 {
+		t.Error("it is shared before its time")
+	}
+	now = now.Add(usedInterval)
+	two.tick()
+	one.tick()
+	if got, want := string(s.data["keystile.used.shop"]), "key_b 1900000010\nkey_a 1900000000\n"; got != want || len(one.seen) != 0 {
+		t.Errorf("%q, not %q", got, want)
+	}
+	s.data["keystile.used.shop"] = append(s.data["keystile.used.shop"], "garbage\n\xff 1 2 3\n"...)
+	now = now.Add(2 * usedInterval)
+	for i := range maxUsed + 100 {
+		one.note(fmt.Sprintf("key_%d", i))
+	}
+	one.tick()
+	if lines := strings.Count(string(s.data["keystile.used.shop"]), "\n"); lines != maxUsed {
+		t.Errorf("%d keys", lines)
+	}
+	if strings.Contains(string(s.data["keystile.used.shop"]), "key_a ") {
+		t.Error("one that was used long ago took the place of another")
+	}
+}

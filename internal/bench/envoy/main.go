@@ -164,7 +164,13 @@ func run(rounds, perRound, many, used int) error {
 		sites = append(sites, &site{name: s.name, address: address, keys: s.keys})
 		listeners = append(listeners, envoy.Listener(s.name, address, dir, s.routes, append(s.filter, envoy.Router()), nil))
 	}
-	begin := time.Now()
+	for _, workers := range []int{1, 2, 4} {
+		for _, with := range []bool{false, true} {
+			if err := starting(dir, workers, with, inline, direct); err != nil {
+				return err
+			}
+		}
+	}
 	process, err := envoy.Start(dir, envoy.Object{"static_resources": envoy.Object{
 		"listeners": listeners,
 		"clusters":  []envoy.Object{envoy.Cluster("upstream", upstream.Listener.Addr().String()), envoy.Cluster("origin", origin.Listener.Addr().String())},
@@ -174,7 +180,6 @@ func run(rounds, perRound, many, used int) error {
 		return err
 	}
 	defer process.Close()
-	fmt.Printf("start %.1f s, VmRSS %d MB\n", time.Since(begin).Seconds(), rss(process.Process.Pid)>>10)
 	time.Sleep(2 * time.Second) // the origin's bundle
 	for _, s := range sites {
 		for _, k := range s.keys { // every key is known
@@ -199,6 +204,32 @@ func run(rounds, perRound, many, used int) error {
 	report(sites)
 	fmt.Printf("VmRSS at the end %d MB\n", rss(process.Process.Pid)>>10)
 	return nil
+}
+
+// starting says how long Envoy takes to start, and what memory it has then.
+func starting(dir string, workers int, with bool, filter envoy.Object, routes []envoy.Object) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	address := l.Addr().String()
+	l.Close()
+	filters := []envoy.Object{envoy.Router()}
+	if with {
+		filters = append([]envoy.Object{filter}, filters...)
+	}
+	begin := time.Now()
+	process, err := envoy.Start(dir, envoy.Object{"static_resources": envoy.Object{
+		"listeners": []envoy.Object{envoy.Listener("start", address, dir, routes, filters, nil)},
+	}}, workers, address, nil)
+	if err != nil {
+		process.Close()
+		return err
+	}
+	took := time.Since(begin)
+	time.Sleep(time.Second)
+	fmt.Printf("%d workers, keystile %v: start %.1f s, VmRSS %d MB\n", workers, with, took.Seconds(), rss(process.Process.Pid)>>10)
+	return process.Close()
 }
 
 func report(sites []*site) {
