@@ -111,9 +111,6 @@ type Bundle struct {
 	TLSTerminators []string `json:"tls_terminators,omitempty"`
 }
 
-// DefaultAudience is the audience unless a configuration names another.
-const DefaultAudience = "default"
-
 // CaddyModule returns the Caddy module information.
 func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "keystile", New: func() caddy.Module { return new(App) }}

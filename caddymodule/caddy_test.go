@@ -24,8 +24,8 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/keystile/keystile/caddymodule"
 	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -49,7 +49,7 @@ func newHome(t testing.TB, names ...string) *home {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.Init(context.Background(), control.NewBundle{Name: name, Audience: caddymodule.DefaultAudience, Policy: document, File: name}); err != nil {
+		if _, err := h.Init(context.Background(), control.NewBundle{Name: name, Audience: bundle.DefaultAudience, Policy: document, File: name}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -101,7 +101,7 @@ func (b *Bundle) resolve(name string) (*resolved, error) {
 		c.Bundle.Threshold = 1
 	}
 	if c.Bundle.Audience == "" {
-		c.Bundle.Audience = DefaultAudience
+		c.Bundle.Audience = bundle.DefaultAudience
 	}
 	return c, nil
 }
@@ -154,12 +154,8 @@ func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
 		ClockSkew: time.Duration(c.Bundle.ClockSkew), MaxAge: time.Duration(c.Bundle.MaxAge),
 		Floor: bundle.Floor{Version: c.Bundle.MinVersion, PolicyVersion: c.Bundle.MinPolicyVersion},
 	}
-	for _, s := range c.Bundle.TLSTerminators {
-		p, err := policy.ParseIP(s)
-		if err != nil {
-			return nil, fmt.Errorf("tls_terminators: %w", err)
-		}
-		config.TLSTerminators = append(config.TLSTerminators, p)
+	if config.TLSTerminators, err = policy.ParseIPs(c.Bundle.TLSTerminators); err != nil {
+		return nil, fmt.Errorf("tls_terminators: %w", err)
 	}
 	e := &edge{
 		name: c.Name, path: c.Bundle.File, trust: trust,

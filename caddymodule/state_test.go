@@ -17,7 +17,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/mod/sumdb/note"
 
-	"github.com/keystile/keystile/caddymodule"
 	"github.com/keystile/keystile/caddymodule/control"
 	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core/bundle"
@@ -532,7 +531,7 @@ func TestTwoBundles(t *testing.T) {
 	}
 	for _, name := range []string{"one", "two"} {
 		if _, err := h.Init(context.Background(), control.NewBundle{
-			Name: name, Audience: caddymodule.DefaultAudience, Policy: document, File: name, Hosts: map[string][]string{"": {"api.vinr.com", name + ".example"}},
+			Name: name, Audience: bundle.DefaultAudience, Policy: document, File: name, Hosts: map[string][]string{"": {"api.vinr.com", name + ".example"}},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -580,7 +579,7 @@ func TestEarlyBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	version := time.Now().Add(3 * time.Second).UnixMilli()
-	publication, err := bundle.Publish(p, "vinr", caddymodule.DefaultAudience, version, []string{publisherKey}, signer)
+	publication, err := bundle.Publish(p, "vinr", bundle.DefaultAudience, version, []string{publisherKey}, signer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -286,14 +286,18 @@ func (c *check) transport() policy.Reason {
 
 // terminated says whether a listed proxy in front ended TLS.
 func (c *check) terminated() bool {
-	peer := c.Peer.Unmap()
-	for _, p := range c.config.TLSTerminators {
-		if p.Contains(peer) {
-			lines := c.Headers.Values("X-Forwarded-Proto")
-			return len(lines) == 1 && lines[0] == "https"
-		}
+	if !c.MayTerminate(c.Peer) {
+		return false
 	}
-	return false
+	lines := c.Headers.Values("X-Forwarded-Proto")
+	return len(lines) == 1 && lines[0] == "https"
+}
+
+// MayTerminate says whether peer is a proxy that may have ended TLS: only then are
+// headers looked at of a request that came without it.
+func (v *Verifier) MayTerminate(peer netip.Addr) bool {
+	peer = peer.Unmap()
+	return slices.ContainsFunc(v.config.TLSTerminators, func(p netip.Prefix) bool { return p.Contains(peer) })
 }
 
 // bundle demands that there is one, and that it is in force.

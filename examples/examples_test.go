@@ -16,8 +16,9 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"github.com/keystile/keystile/caddymodule"
+	_ "github.com/keystile/keystile/caddymodule" // what the Caddyfiles name
 	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/policies"
 	"github.com/keystile/keystile/wasmfilter/plugin"
 )
@@ -39,7 +40,7 @@ func TestCaddyfiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.Init(context.Background(), control.NewBundle{Name: name, Audience: caddymodule.DefaultAudience, Policy: document, File: from}); err != nil {
+		if _, err := h.Init(context.Background(), control.NewBundle{Name: name, Audience: bundle.DefaultAudience, Policy: document, File: from}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keystile/keystile/caddymodule"
 	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -40,7 +40,7 @@ nothing is published until they have signed what "policy note" writes.`,
 		Args: cobra.ExactArgs(1),
 	}
 	cmd.Flags().String("policy", "", "Shipped policy or file; default: the bundle's name")
-	cmd.Flags().String("audience", caddymodule.DefaultAudience, "Group of edges that the bundle is for")
+	cmd.Flags().String("audience", bundle.DefaultAudience, "Group of edges that the bundle is for")
 	cmd.Flags().StringArray("host", nil, "Host names to serve instead of the policy's")
 	cmd.Flags().String("directory", "", "Directory for the bundle node by node")
 	cmd.Flags().StringArray("signer", nil, "Policy signer whose key is elsewhere")

@@ -236,7 +236,7 @@ func trustFlags(cmd *cobra.Command) *cobra.Command {
 	f := cmd.Flags()
 	f.StringArray("signer", nil, "With a file: a policy signer to trust; repeat it")
 	f.String("signer-file", "", "With a file: policy signers to trust, one on a line")
-	f.String("audience", caddymodule.DefaultAudience, "With a file: the audience that it must be for")
+	f.String("audience", bundle.DefaultAudience, "With a file: the audience that it must be for")
 	f.Int("threshold", 1, "With a file: how many of the signers must have signed")
 	return cmd
 }

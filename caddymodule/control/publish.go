@@ -16,26 +16,29 @@ import (
 // and writes it out. It returns an error that wraps [ErrUnsigned] if the policy
 // has changed and its signers are elsewhere.
 func (b *Bundle) Build(ctx context.Context) error {
-	return b.publish(ctx, func(tx Tx, last *Published) error {
-		p, err := b.publication(*last)
-		if err == nil && !b.follows(p) {
-			err = ErrUnsigned
+	return b.publish(ctx, func(Tx, *Published) error { return nil }, func(p *bundle.Publication) error {
+		if !b.follows(p) {
+			return ErrUnsigned
 		}
-		return err
+		return nil
 	})
 }
 
+// anyNote accepts whatever policy note is in force.
+func anyNote(*bundle.Publication) error { return nil }
+
 // change applies a change of keys and publishes the outcome.
 func (b *Bundle) change(ctx context.Context, apply func(Tx) error) error {
-	return b.publish(ctx, func(tx Tx, _ *Published) error { return apply(tx) })
+	return b.publish(ctx, func(tx Tx, _ *Published) error { return apply(tx) }, anyNote)
 }
 
 // publish prepares a new version, publishes it and writes it out, under the
-// bundle's lock. prepare may change keys, and what counts as published last. The
-// file is written after the commit: a crash between the two leaves an old file,
-// which the next change or Build replaces, and never a file that the store does
-// not know. A version is never signed twice.
-func (b *Bundle) publish(ctx context.Context, prepare func(Tx, *Published) error) error {
+// bundle's lock. prepare may change keys, and what counts as published last; accept
+// may refuse the policy note that the version would be under. The file is written
+// after the commit: a crash between the two leaves an old file, which the next
+// change or Build replaces, and never a file that the store does not know. A
+// version is never signed twice.
+func (b *Bundle) publish(ctx context.Context, prepare func(Tx, *Published) error, accept func(*bundle.Publication) error) error {
 	var pack []byte
 	var version int64
 	err := b.home.store.Update(ctx, b.Name, func(tx Tx) error {
@@ -46,6 +49,13 @@ func (b *Bundle) publish(ctx context.Context, prepare func(Tx, *Published) error
 		if err := prepare(tx, &last); err != nil {
 			return err
 		}
+		publication, err := b.publication(last)
+		if err == nil {
+			err = accept(publication)
+		}
+		if err != nil {
+			return err
+		}
 		var records []bundle.Record
 		if err := tx.Each(func(k *Key) error {
 			r, err := k.record()
@@ -54,7 +64,7 @@ func (b *Bundle) publish(ctx context.Context, prepare func(Tx, *Published) error
 		}); err != nil {
 			return err
 		}
-		next, packed, err := b.sign(last, records)
+		next, packed, err := b.sign(publication, last.Version, records)
 		if err != nil {
 			return err
 		}
@@ -100,27 +110,28 @@ func (b *Bundle) writeDirectory() error {
 	return err
 }
 
-// sign signs records as the version after last.
-func (b *Bundle) sign(last Published, records []bundle.Record) (next Published, pack []byte, err error) {
-	version, err := bundle.NextVersion(last.Version, b.home.now())
-	if err != nil {
-		return next, nil, err
-	}
-	publication, err := b.publication(last)
-	if err != nil {
-		return next, nil, err
-	}
+// sign signs records, under publication, as the version after last.
+func (b *Bundle) sign(publication *bundle.Publication, last int64, records []bundle.Record) (next Published, pack []byte, err error) {
 	for i := range records {
 		if r := &records[i]; !slices.Contains(publication.Note.Kinds, r.Kind) || !slices.Contains(publication.Note.Environments, r.Environment) {
 			return next, nil, fmt.Errorf("key %s: kind %q in environment %q is not in the policy note in force: edges would refuse it", r.KeyID, r.Kind, r.Environment)
 		}
 	}
-	publisher, err := b.publisher(publication.Note)
+	var nodes bundle.Nodes
+	tree, err := bundle.Build(records, nodes.Add)
 	if err != nil {
 		return next, nil, err
 	}
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(records, nodes.Add)
+	return b.seal(publication, last, tree, &nodes)
+}
+
+// seal signs a manifest for a tree, as the version after last, and packs it.
+func (b *Bundle) seal(publication *bundle.Publication, last int64, tree bundle.Tree, nodes *bundle.Nodes) (next Published, pack []byte, err error) {
+	version, err := bundle.NextVersion(last, b.home.now())
+	if err != nil {
+		return next, nil, err
+	}
+	publisher, err := b.publisher(publication.Note)
 	if err != nil {
 		return next, nil, err
 	}
@@ -129,7 +140,7 @@ func (b *Bundle) sign(last Published, records []bundle.Record) (next Published, 
 		return next, nil, err
 	}
 	var out bytes.Buffer
-	err = bundle.WritePack(&out, notes, publication.Compiled, &nodes)
+	err = bundle.WritePack(&out, notes, publication.Compiled, nodes)
 	return publishedUnder(publication, version), out.Bytes(), err
 }
 
@@ -145,22 +156,12 @@ func (b *Bundle) Renew(ctx context.Context) error {
 		return err
 	}
 	defer source.Close()
-	publisher, err := b.publisher(&opened.Note)
-	if err != nil {
-		return err
-	}
-	var out bytes.Buffer
+	publication := &bundle.Publication{Notes: bundle.Notes{Policy: opened.Notes.Policy}, Compiled: source.Compiled, Note: &opened.Note}
+	tree := bundle.Tree{Root: opened.Manifest.Root, Keys: opened.Manifest.Keys}
+	var pack []byte
 	var version int64
 	err = b.home.store.Update(ctx, b.Name, func(tx Tx) error {
 		last, err := tx.Published()
-		if err != nil {
-			return err
-		}
-		if version, err = bundle.NextVersion(max(last.Version, opened.Manifest.Version), b.home.now()); err != nil {
-			return err
-		}
-		publication := &bundle.Publication{Notes: bundle.Notes{Policy: opened.Notes.Policy}, Compiled: source.Compiled, Note: &opened.Note}
-		notes, err := publication.Manifest(bundle.Tree{Root: opened.Manifest.Root, Keys: opened.Manifest.Keys}, version, bundle.DefaultLife, publisher)
 		if err != nil {
 			return err
 		}
@@ -168,15 +169,17 @@ func (b *Bundle) Renew(ctx context.Context) error {
 		if err := opened.Nodes(nodes.Add); err != nil {
 			return err
 		}
-		if err := bundle.WritePack(&out, notes, source.Compiled, &nodes); err != nil {
+		next, packed, err := b.seal(publication, max(last.Version, opened.Manifest.Version), tree, &nodes)
+		if err != nil {
 			return err
 		}
-		return tx.SetPublished(publishedUnder(publication, version))
+		pack, version = packed, next.Version
+		return tx.SetPublished(next)
 	})
 	if err != nil {
 		return err
 	}
-	return b.write(ctx, out.Bytes(), version)
+	return b.write(ctx, pack, version)
 }
 
 // Reset begins the bundle's versions anew, at this clock's time. It is for
@@ -196,7 +199,7 @@ func (b *Bundle) Reset(ctx context.Context) error {
 		}
 		last.Version = 0
 		return nil
-	})
+	}, anyNote)
 }
 
 // OpenFile opens the published file as an edge does. The source has to be

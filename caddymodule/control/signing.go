@@ -219,7 +219,7 @@ func (b *Bundle) Adopt(ctx context.Context, signed ...[]byte) error {
 		}
 		*last = publishedUnder(p, last.Version)
 		return nil
-	})
+	}, anyNote)
 }
 
 // RotatePublisher makes a new publisher's key. If this home can sign a policy
@@ -303,9 +303,6 @@ func (b *Bundle) RotateSigner(ctx context.Context, standby string) error {
 		return err
 	}
 	crash.Point("told")
-	if standby == b.path(standbyFile) {
-		return os.Rename(next, standby)
-	}
 	return os.Rename(next, b.path(standbyFile))
 }
 

@@ -23,9 +23,9 @@ type Source struct {
 	close func() error
 }
 
-// Open opens a packed file or a directory. It verifies nothing:
+// open opens a packed file or a directory. It verifies nothing:
 // [Source.Verify] does.
-func Open(path string) (*Source, error) {
+func open(path string) (*Source, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (s *Source) Verify(trust *bundle.Trust) (*bundle.Bundle, error) {
 
 // OpenBundle opens and verifies the bundle at path. Its source has to be closed.
 func OpenBundle(path string, trust *bundle.Trust) (*bundle.Bundle, *Source, error) {
-	s, err := Open(path)
+	s, err := open(path)
 	if err != nil {
 		return nil, nil, err
 	}

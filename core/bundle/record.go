@@ -131,15 +131,11 @@ func (r *Record) Check() error {
 // Restrict limits the record to IP addresses or prefixes, referrers and
 // endpoints, as people write them.
 func (r *Record) Restrict(ips, referrers, endpoints []string) error {
-	r.Prefixes, r.Referrers = nil, nil
-	for _, s := range ips {
-		p, err := policy.ParseIP(s)
-		if err != nil {
-			return err
-		}
-		r.Prefixes = append(r.Prefixes, p)
+	prefixes, err := policy.ParseIPs(ips)
+	if err != nil {
+		return err
 	}
-	r.Prefixes = SortPrefixes(r.Prefixes)
+	r.Prefixes, r.Referrers = SortPrefixes(prefixes), nil
 	for _, s := range referrers {
 		o, err := policy.ParseOrigin(s)
 		if err != nil {

@@ -20,6 +20,9 @@ type Trust struct {
 	audience  string
 }
 
+// DefaultAudience is the audience unless a configuration names another.
+const DefaultAudience = "default"
+
 type verifier struct {
 	note.Verifier
 	key publicKey

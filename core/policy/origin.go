@@ -138,3 +138,15 @@ func ParseIP(s string) (netip.Prefix, error) {
 	}
 	return p.Masked(), nil
 }
+
+// ParseIPs is [ParseIP] for a list.
+func ParseIPs(list []string) (prefixes []netip.Prefix, err error) {
+	for _, s := range list {
+		p, err := ParseIP(s)
+		if err != nil {
+			return nil, err
+		}
+		prefixes = append(prefixes, p)
+	}
+	return prefixes, nil
+}

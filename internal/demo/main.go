@@ -20,8 +20,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/keystile/keystile/caddymodule"
 	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -153,7 +153,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		b, err := d.control.Bundle(name)
 		if err != nil {
 			if b, err = d.control.Init(ctx, control.NewBundle{
-				Name: name, Audience: caddymodule.DefaultAudience, Policy: document, File: name + "/policy.yaml", Hosts: hosts[name],
+				Name: name, Audience: bundle.DefaultAudience, Policy: document, File: name + "/policy.yaml", Hosts: hosts[name],
 			}); err != nil {
 				return err
 			}

@@ -59,7 +59,7 @@ var mutants = []mutant{
 	// 1 transport
 	{"plaintext", verifier, "if !c.TLS && !c.terminated() {", "if false {", tables},
 	{"early data", verifier, "if c.EarlyData {", "if false {", tables},
-	{"terminators listed", verifier, "if p.Contains(peer) {", "if p.Contains(peer) || true {", inCore},
+	{"terminators listed", verifier, "if !c.MayTerminate(c.Peer) {", "if !c.MayTerminate(c.Peer) && false {", inCore},
 	{"terminator says https", verifier, `return len(lines) == 1 && lines[0] == "https"`, "return len(lines) < 99", inCore},
 	{"terminators of everyone", verifier, "if !p.IsValid() || p.Bits() == 0 {", "if false {", inCore},
 

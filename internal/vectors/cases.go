@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"math/big"
 	"slices"
@@ -98,7 +99,7 @@ func (d *draft) raw(count uint64, nodes ...[]byte) {
 func (d *draft) noteText() string {
 	sum := sha256.Sum256(d.policy)
 	lines := []string{
-		"keystile policy v1", "name vectors", "audience edge", fmt.Sprint("version ", d.noteVersion), "policy " + hexText(sum[:]),
+		"keystile policy v1", "name vectors", "audience edge", fmt.Sprint("version ", d.noteVersion), "policy " + hex.EncodeToString(sum[:]),
 	}
 	for _, k := range d.kinds {
 		lines = append(lines, "kind "+k)
@@ -118,8 +119,8 @@ func (d *draft) noteText() string {
 func (d *draft) manifestText(note string) string {
 	sum, root := sha256.Sum256([]byte(note)), d.tree.root()
 	lines := []string{
-		"keystile manifest v1", "policy " + hexText(sum[:]), fmt.Sprint("version ", d.version), fmt.Sprint("expires ", d.expires),
-		fmt.Sprint("keys ", d.keys), "root " + hexText(root[:]), "digest sha256",
+		"keystile manifest v1", "policy " + hex.EncodeToString(sum[:]), fmt.Sprint("version ", d.version), fmt.Sprint("expires ", d.expires),
+		fmt.Sprint("keys ", d.keys), "root " + hex.EncodeToString(root[:]), "digest sha256",
 	}
 	if d.manifestLines != nil {
 		lines = d.manifestLines(lines)
@@ -544,9 +545,9 @@ func header(at int, value uint64, size int) func(*pack) {
 func (d *draft) denied() {
 	root := d.tree.root()
 	for _, r := range d.records[:min(2, len(d.records))] {
-		d.findDigest(r.digest, "node "+hexText(root[:]))
+		d.findDigest(r.digest, "node "+hex.EncodeToString(root[:]))
 	}
-	d.findDigest(digest("nobody's"), "node "+hexText(root[:]))
+	d.findDigest(digest("nobody's"), "node "+hex.EncodeToString(root[:]))
 	d.walk = "refused"
 }
 
@@ -797,7 +798,7 @@ func (d *draft) misplace(records []record) {
 	// Whoever looks below bit 0 finds a leaf that does not belong there.
 	for i := range 1000 {
 		if asked := digest(fmt.Sprint("asked ", i)); covers(asked, int(parts[0].depth)) {
-			d.findDigest(asked, "node "+hexText(parts[0].node[:]))
+			d.findDigest(asked, "node "+hex.EncodeToString(parts[0].node[:]))
 			break
 		}
 	}
@@ -834,7 +835,7 @@ var branchCases = []oneCase{
 		d.raw(100, append([][]byte{branch(parts...)}, nodes...)...)
 		for _, r := range d.records {
 			if covers(r.digest, int(parts[0].depth)) {
-				d.findDigest(r.digest, "node "+hexText(parts[0].node[:]))
+				d.findDigest(r.digest, "node "+hex.EncodeToString(parts[0].node[:]))
 				break
 			}
 		}
@@ -911,7 +912,7 @@ var branchCases = []oneCase{
 		d.use(nil)
 		d.raw(0, branch(part{1, 0, hash{}}, part{1, 0, hash{}}))
 		root := d.tree.root()
-		d.findDigest(digest("nobody's"), "node "+hexText(root[:]))
+		d.findDigest(digest("nobody's"), "node "+hex.EncodeToString(root[:]))
 		d.walk = "refused"
 	}},
 }
@@ -931,7 +932,7 @@ func (d *draft) lastBranch() {
 	}
 	d.raw(count, nodes...)
 	sum := sha256.Sum256(last)
-	d.findDigest(digest, "node "+hexText(sum[:]))
+	d.findDigest(digest, "node "+hex.EncodeToString(sum[:]))
 	d.walk = "refused"
 }
 

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 func main() {
@@ -153,5 +152,3 @@ func (v *vector) find(r record) { v.findDigest(r.digest, "found "+r.found()) }
 func (v *vector) findDigest(d hash, outcome string) {
 	v.finds = append(v.finds, hex.EncodeToString(d[:])+" "+outcome)
 }
-
-func hexText(b []byte) string { return strings.ToLower(hex.EncodeToString(b)) }

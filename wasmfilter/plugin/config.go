@@ -72,9 +72,6 @@ const (
 	forwarded = "forwarded"
 )
 
-// defaultAudience is the audience unless a configuration names another.
-const defaultAudience = "default"
-
 // Duration is text like "15m", or nanoseconds.
 type Duration time.Duration
 
@@ -179,12 +176,9 @@ func (c *BundleConfig) core() (core.Config, error) {
 		ClockSkew: time.Duration(c.ClockSkew), MaxAge: time.Duration(c.MaxAge),
 		Floor: bundle.Floor{Version: c.MinVersion, PolicyVersion: c.MinPolicyVersion},
 	}
-	for _, s := range c.TLSTerminators {
-		p, err := policy.ParseIP(s)
-		if err != nil {
-			return out, fmt.Errorf("tls_terminators: %w", err)
-		}
-		out.TLSTerminators = append(out.TLSTerminators, p)
+	var err error
+	if out.TLSTerminators, err = policy.ParseIPs(c.TLSTerminators); err != nil {
+		return out, fmt.Errorf("tls_terminators: %w", err)
 	}
 	// One verifier in each worker: less than in a server that has one.
 	out.RecordCache = orDefault(out.RecordCache, 16<<20)
@@ -203,7 +197,7 @@ func orDefault(n, or int64) int64 {
 func (c *BundleConfig) trust(name string) (*bundle.Trust, error) {
 	audience, threshold := c.Audience, c.Threshold
 	if audience == "" {
-		audience = defaultAudience
+		audience = bundle.DefaultAudience
 	}
 	if threshold == 0 {
 		threshold = 1

@@ -41,17 +41,15 @@ type Plugin struct {
 type edge struct {
 	name     string
 	verifier *core.Verifier
-	// terminators are proxies in front that may end TLS.
-	terminators []netip.Prefix
-	source      *source // nil where the bundle is in the configuration
-	used        *lastUsed
-	requests    [policy.NumReasons]uint64 // since the last tick
-	counters    [policy.NumReasons]Counter
-	expires     Gauge
-	version     Gauge
-	keys        Gauge
-	inForce     Gauge
-	status      string // logged last
+	source   *source // nil where the bundle is in the configuration
+	used     *lastUsed
+	requests [policy.NumReasons]uint64 // since the last tick
+	counters [policy.NumReasons]Counter
+	expires  Gauge
+	version  Gauge
+	keys     Gauge
+	inForce  Gauge
+	status   string // logged last
 }
 
 // tickInterval is how often counters are written out and the verifiers' caches
@@ -103,7 +101,7 @@ func (p *Plugin) newEdge(name string, c *BundleConfig) (*edge, error) {
 	if (c.Inline == "") == (len(c.Origins) == 0) {
 		return nil, errors.New("it needs one source: its packed file in base64 as inline, or origins")
 	}
-	e := &edge{name: name, terminators: config.TLSTerminators, used: newLastUsed(p.host, name)}
+	e := &edge{name: name, used: newLastUsed(p.host, name)}
 	if e.verifier, err = core.New(config); err != nil {
 		return nil, err
 	}
@@ -184,7 +182,7 @@ func (p *Plugin) handle(id uint32, mayWait bool) (action Action) {
 		switch {
 		case !served && p.config.OtherHosts == pass:
 			return Continue
-		case !e.terminated(r.Peer):
+		case !e.verifier.MayTerminate(r.Peer):
 			return p.decide(e, id, mayWait)
 		}
 	}
@@ -288,11 +286,6 @@ func (p *Plugin) edgeFor(authority string) (e *edge, served bool) {
 		return unknown, true
 	}
 	return p.edges[0], !ok
-}
-
-// terminated says whether peer is a proxy that may have ended TLS.
-func (e *edge) terminated(peer netip.Addr) bool {
-	return slices.ContainsFunc(e.terminators, func(p netip.Prefix) bool { return p.Contains(peer.Unmap()) })
 }
 
 // forward makes the request what the upstream gets: without the API key and

@@ -32,8 +32,8 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
-	"github.com/keystile/keystile/caddymodule"
 	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -143,7 +143,7 @@ func makeKeys(dir string) ([]string, *control.Bundle, error) {
 	}
 	ctx := context.Background()
 	b, err := h.Init(ctx, control.NewBundle{
-		Name: "vinr", Audience: caddymodule.DefaultAudience, Policy: document, File: "vinr", Hosts: map[string][]string{"live": {"keystile.test"}, "test": {"sandbox.test"}},
+		Name: "vinr", Audience: bundle.DefaultAudience, Policy: document, File: "vinr", Hosts: map[string][]string{"live": {"keystile.test"}, "test": {"sandbox.test"}},
 	})
 	if err != nil {
 		return nil, nil, err

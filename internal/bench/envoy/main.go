@@ -182,16 +182,8 @@ func run(rounds, perRound, many, used int) error {
 	defer process.Close()
 	time.Sleep(2 * time.Second) // the origin's bundle
 	for _, s := range sites {
-		for _, k := range s.keys { // every key is known
-			if err := s.burst(process.Process.Pid, []string{k}, 1, false); err != nil {
-				return fmt.Errorf("%s: %w\n%s", s.name, err, strings.Join(process.Lines(), "\n"))
-			}
-			if len(s.keys) > 1 && s.keys[0] == k {
-				if err := s.burst(process.Process.Pid, s.keys, len(s.keys), false); err != nil {
-					return fmt.Errorf("%s: %w\n%s", s.name, err, strings.Join(process.Lines(), "\n"))
-				}
-				break
-			}
+		if err := s.burst(process.Process.Pid, s.keys, len(s.keys), false); err != nil { // every key is known
+			return fmt.Errorf("%s: %w\n%s", s.name, err, strings.Join(process.Lines(), "\n"))
 		}
 	}
 	for range rounds {
