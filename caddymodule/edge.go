@@ -230,6 +230,7 @@ func (e *edge) watch() {
 			e.look()
 			e.storeAgain()
 			e.watchStatus()
+			underWayOf(e.name).end(e.verifier)
 		}
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -43,10 +46,10 @@ type Handler struct {
 	// is denied, since the policy speaks of what clients send.
 	Rewritten bool `json:"rewritten,omitempty"`
 
-	edge   *edge
-	logger *zap.Logger
-	// strict is what the server does with X-Forwarded-For.
-	strict bool
+	edge     *edge
+	server   *caddyhttp.Server
+	underWay *underWay
+	logger   *zap.Logger
 }
 
 // The values of Handler.Errors.
@@ -81,8 +84,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if !ok {
 		return errors.New("it can only be used in a server of the http app")
 	}
-	h.strict = server.TrustedProxiesStrict > 0
-	if !h.strict && h.edge.restrictsIP() && trustsProxies(server) {
+	h.server, h.underWay = server, underWayOf(h.Bundle)
+	if server.TrustedProxiesStrict == 0 && h.edge.restrictsIP() && trustsProxies(server) {
 		return fmt.Errorf("bundle %q limits keys to IP addresses, and the server trusts proxies without trusted_proxies_strict, so that a client could choose its address: add `trusted_proxies_strict` beside trusted_proxies", h.Bundle)
 	}
 	return checkPlainHTTP(ctx, server)
@@ -91,18 +94,26 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // ServeHTTP decides one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	x := &exchange{handler: h, r: r}
-	x.translate()
-	x.decision = h.edge.verifier.Verify(&x.request)
+	t := translations.Get().(*translation)
+	x.translate(t)
+	x.decision = h.edge.verifier.Verify(&t.request)
 	d := &x.decision
 	h.edge.metrics.requests[d.Reason].Inc()
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(x.placeholder)
 	}
 	if d.Outcome != core.Allow {
-		return h.answer(w, r, d)
+		defer t.release()
+		return h.answer(w, r, t, d)
 	}
-	forward(r, d)
-	return next.ServeHTTP(w, r)
+	strip(r, t, d)
+	t.release()
+	values := make([]string, len(d.Set))
+	for i, s := range d.Set {
+		values[i] = s.Value
+		r.Header[s.Name] = values[i : i+1 : i+1]
+	}
+	return x.serve(w, r, next)
 }
 
 // exchange is one request on its way through the handler. It lives as long as
@@ -110,27 +121,48 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 type exchange struct {
 	handler  *Handler
 	r        *http.Request
-	request  core.Request
 	decision core.Decision
+	response response
 }
 
-// headers gives core the lines of a request's header.
-type headers http.Header
+// translation is a request in core's terms. It is used again for another.
+type translation struct {
+	request core.Request
+	header  http.Header
+	lines   []core.Header
+}
 
-func (h headers) Values(name string) []string { return h[name] }
+var translations = sync.Pool{New: func() any { return new(translation) }}
+
+// release lets another request have the translation, without what is of this one.
+func (t *translation) release() {
+	clear(t.lines)
+	*t = translation{lines: t.lines[:0]}
+	translations.Put(t)
+}
+
+// Lines gives core the lines of the request's header.
+func (t *translation) Lines() []core.Header {
+	if len(t.lines) == 0 {
+		for name, values := range t.header {
+			for _, v := range values {
+				t.lines = append(t.lines, core.Header{Name: name, Value: v})
+			}
+		}
+	}
+	return t.lines
+}
 
 // translate puts the request into core's terms.
-func (x *exchange) translate() {
-	r, to := x.r, &x.request
-	to.Method, to.Authority, to.Headers, to.ClientIP = r.Method, r.Host, headers(r.Header), x.clientIP
+func (x *exchange) translate(t *translation) {
+	r, to := x.r, &t.request
+	t.header = r.Header
+	to.Method, to.Authority, to.Headers, to.ClientIP = r.Method, r.Host, t, x.clientIP
+	to.HTTP11, to.Body = r.ProtoMajor == 1 && r.ProtoMinor == 1, r.ContentLength != 0
 	if r.TLS == nil {
 		to.Peer = parseAddr(r.RemoteAddr) // asked for only then
 	} else {
 		to.TLS, to.EarlyData, to.SNI = true, !r.TLS.HandshakeComplete, r.TLS.ServerName
-	}
-	if x.handler.Rewritten {
-		to.Path, to.Query = r.URL.EscapedPath(), r.URL.RawQuery
-		return
 	}
 	// What was received, byte for byte. If it is in canonical form, the next
 	// handler's URL says the same.
@@ -138,8 +170,12 @@ func (x *exchange) translate() {
 	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	if ok {
 		target = original.RequestURI
-		to.Rewritten = target != r.RequestURI || !sameURL(original.URL, r.URL)
 	}
+	if x.handler.Rewritten && strings.HasPrefix(target, "/") {
+		to.Path, to.Query = r.URL.EscapedPath(), r.URL.RawQuery
+		return
+	}
+	to.Rewritten = ok && !x.handler.Rewritten && (target != r.RequestURI || !sameURL(original.URL, r.URL))
 	to.Path, to.Query, _ = strings.Cut(target, "?")
 }
 
@@ -147,40 +183,71 @@ func sameURL(a, b *url.URL) bool {
 	return a.Path == b.Path && a.RawPath == b.RawPath && a.RawQuery == b.RawQuery
 }
 
-// clientIP is Caddy's, or none if it comes from a list in which the client may
-// have written the first entry.
+// clientIP is Caddy's, or none if the client may have written it.
 func (x *exchange) clientIP() netip.Addr {
 	ctx := x.r.Context()
-	if trusted, _ := caddyhttp.GetVar(ctx, caddyhttp.TrustedProxyVarKey).(bool); trusted && !x.handler.strict {
+	s, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
+	if trusted, _ := caddyhttp.GetVar(ctx, caddyhttp.TrustedProxyVarKey).(bool); trusted && !x.handler.believes(x.r, s) {
 		return netip.Addr{}
 	}
-	s, _ := caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
 	return parseAddr(s)
 }
 
-// forward makes the request what the next handler gets.
-func forward(r *http.Request, d *core.Decision) {
-	for name := range r.Header {
-		if d.Strips(name) {
-			delete(r.Header, name)
+// believes says whether a client's address that Caddy took from the header is one
+// that a trusted proxy has written: every entry right of it is an address. Caddy skips
+// those that are none, and so comes to what the client wrote (R39, R42).
+func (h *Handler) believes(r *http.Request, client string) bool {
+	if h.server.TrustedProxiesStrict == 0 {
+		return false
+	}
+	for _, name := range h.server.ClientIPHeaders {
+		lines := r.Header.Values(name)
+		if len(lines) == 0 {
+			continue
+		}
+		for _, entry := range slices.Backward(strings.Split(strings.Join(lines, ","), ",")) {
+			addr, ok := forwardedAddr(entry)
+			if !ok {
+				return false
+			}
+			if addr.String() == client {
+				return true
+			}
+		}
+	}
+	return parseAddr(r.RemoteAddr).String() == client // all are trusted proxies
+}
+
+// forwardedAddr reads an entry of X-Forwarded-For: an address, maybe with a port.
+func forwardedAddr(entry string) (netip.Addr, bool) {
+	if host, _, err := net.SplitHostPort(entry); err == nil {
+		entry = host
+	}
+	addr, err := netip.ParseAddr(strings.TrimSpace(entry))
+	return addr, err == nil && addr.Zone() == ""
+}
+
+// strip takes from the request what must not go on, on whatever outcome: to the next
+// handler or to an error page.
+func strip(r *http.Request, t *translation, d *core.Decision) {
+	for _, l := range t.Lines() {
+		if to, ok := d.Line(l.Name, l.Value); ok && to == l.Value {
+			continue
+		}
+		var kept []string
+		for _, value := range r.Header[l.Name] {
+			if to, ok := d.Line(l.Name, value); ok {
+				kept = append(kept, to)
+			}
+		}
+		if kept == nil {
+			delete(r.Header, l.Name)
+		} else {
+			r.Header[l.Name] = kept
 		}
 	}
 	if len(r.Trailer) > 0 {
 		filterTrailers(r, d)
-	}
-	if lines := r.Header["Connection"]; len(lines) > 0 {
-		cleaned := make([]string, 0, len(lines))
-		for _, line := range lines {
-			if line = d.Connection(line); line != "" {
-				cleaned = append(cleaned, line)
-			}
-		}
-		r.Header["Connection"] = cleaned
-	}
-	values := make([]string, len(d.Set))
-	for i, s := range d.Set {
-		values[i] = s.Value
-		r.Header[s.Name] = values[i : i+1 : i+1]
 	}
 }
 
@@ -191,16 +258,17 @@ func forward(r *http.Request, d *core.Decision) {
 func filterTrailers(r *http.Request, d *core.Decision) {
 	arriving, passed := r.Trailer, make(http.Header)
 	for name := range arriving {
-		if !d.Strips(name) {
+		if d.Trailer(name, "") {
 			passed[name] = nil
 		}
 	}
 	r.Trailer = passed
-	r.Body = &trailerBody{r.Body, arriving, passed}
+	r.Body = &trailerBody{r.Body, d, arriving, passed}
 }
 
 type trailerBody struct {
 	io.ReadCloser
+	decision         *core.Decision
 	arriving, passed http.Header
 }
 
@@ -208,18 +276,19 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
 		for name := range b.passed {
-			b.passed[name] = b.arriving[name]
+			b.passed[name] = slices.DeleteFunc(slices.Clone(b.arriving[name]), func(value string) bool { return !b.decision.Trailer(name, value) })
 		}
 	}
 	return n, err
 }
 
 // answer sends what the client gets for a request that does not go on.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *core.Decision) error {
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, t *translation, d *core.Decision) error {
 	if d.Outcome == core.Deny {
 		h.log(r, d)
 	}
-	pass := h.Errors == errorsPass && d.Outcome == core.Deny
+	// A request that holds a key in its URL goes nowhere, not even to an error page.
+	pass := h.Errors == errorsPass && d.Outcome == core.Deny && d.Reason != policy.InURL
 	header := w.Header()
 	for _, f := range d.Header {
 		if pass && f.Name == "Content-Type" {
@@ -231,6 +300,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, d *core.Decisio
 		header["Connection"] = []string{"close"}
 	}
 	if pass {
+		strip(r, t, d)
 		return caddyhttp.HandlerError{
 			StatusCode: d.Status, ID: d.RequestID, Err: fmt.Errorf("keystile: %s", d.Reason),
 		}

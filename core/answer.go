@@ -1,6 +1,7 @@
 package core
 
 import (
+	"crypto/rand"
 	"strconv"
 	"strings"
 
@@ -10,11 +11,12 @@ import (
 // retryAfter is how long a client waits after a 503, in seconds.
 const retryAfter = "5"
 
-// deny fills in the answer of a denial. r is nil if the request cannot be looked
-// at again, and route the route that it had selected, or nil.
-func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route) {
+// deny fills in the answer of a denial of a request with these lines, which had
+// selected route, or none.
+func (d *Decision) deny(reason policy.Reason, lines []Header, route *policy.Route) {
 	d.Outcome, d.Set, d.Reason = Deny, nil, reason
-	d.RequestID = newRequestID()
+	d.RequestID = rand.Text() // 130 random bits
+	d.keepToken, d.webSocket = false, false
 	var answer *policy.Answer
 	if d.policy != nil {
 		answer = &d.policy.Answers[reason]
@@ -28,35 +30,32 @@ func (d *Decision) deny(reason policy.Reason, r *Request, route *policy.Route) {
 	d.Status = answer.Status
 	d.Body = answer.Render(d.RequiredScope, granted)
 	d.Header = append(make([]Header, 0, 8),
-		Header{"Content-Type", answer.ContentType},
-		Header{"Cache-Control", "no-store"},
-		Header{"Request-Id", d.RequestID})
+		Header{Name: "Content-Type", Value: answer.ContentType},
+		Header{Name: "Cache-Control", Value: "no-store"},
+		Header{Name: "Request-Id", Value: d.RequestID})
 	if answer.Challenge != "" {
-		d.Header = append(d.Header, Header{"WWW-Authenticate", answer.Challenge})
+		d.Header = append(d.Header, Header{Name: "WWW-Authenticate", Value: answer.Challenge})
 	}
 	if d.Status == 503 {
-		d.Header = append(d.Header, Header{"Retry-After", retryAfter})
+		d.Header = append(d.Header, Header{Name: "Retry-After", Value: retryAfter})
 	}
-	if route != nil && route.CORS && reason >= policy.InURL {
-		d.Header = append(d.Header, Header{"Access-Control-Allow-Origin", "*"})
+	if route != nil && route.CORS { // selected, so that the request has come to step 4
+		d.Header = append(d.Header, Header{Name: "Access-Control-Allow-Origin", Value: "*"})
 	}
 	if reason == policy.Plaintext {
 		// The same whatever was sent: no header is looked at for it.
 		d.Close = true
 		return
 	}
-	if r != nil && isGRPC(r) {
+	if isGRPC(lines) {
 		d.asGRPC()
 	}
 }
 
-func isGRPC(r *Request) bool {
-	lines := r.Headers.Values("Content-Type")
-	if len(lines) != 1 {
-		return false
-	}
-	rest, ok := strings.CutPrefix(lines[0], grpcType)
-	return ok && (rest == "" || rest[0] == '+')
+func isGRPC(lines []Header) bool {
+	n, value := count(lines, "Content-Type")
+	rest, ok := strings.CutPrefix(value, grpcType)
+	return n == 1 && ok && (rest == "" || rest[0] == '+')
 }
 
 const grpcType = "application/grpc"
@@ -72,8 +71,8 @@ func (d *Decision) asGRPC() {
 	}
 	d.Header[0].Value = grpcType
 	d.Header = append(d.Header,
-		Header{"grpc-status", strconv.Itoa(status)},
-		Header{"grpc-message", grpcMessage(d.Body)})
+		Header{Name: "grpc-status", Value: strconv.Itoa(status)},
+		Header{Name: "grpc-message", Value: grpcMessage(d.Body)})
 	d.Status, d.Body = 200, nil
 }
 

@@ -131,7 +131,7 @@ func newVerifier(t testing.TB, config core.Config) *core.Verifier {
 func request(key string) *core.Request {
 	return &core.Request{
 		TLS: true, Method: "GET", Authority: "api.test", Path: "/x", ClientIP: func() netip.Addr { return netip.MustParseAddr("192.0.2.1") },
-		Headers: header{"Authorization": {"Bearer " + key}},
+		Headers: header(map[string][]string{"Authorization": {"Bearer " + key}}),
 	}
 }
 
@@ -142,14 +142,11 @@ func wantReason(t *testing.T, what string, d core.Decision, reason policy.Reason
 	}
 }
 
-// spy counts what is asked of a request's headers.
-type spy struct {
-	core.Request
-	asked []string
-}
+// spy counts how often a request's headers are asked for.
+type spy struct{ asked int }
 
-func (s *spy) Values(name string) []string {
-	s.asked = append(s.asked, name)
+func (s *spy) Lines() []core.Header {
+	s.asked++
 	return nil
 }
 
@@ -166,17 +163,40 @@ func TestPlaintextReadsNothing(t *testing.T) {
 		s := &spy{}
 		d := v.Verify(&core.Request{Method: "GET", Authority: "api.test", Path: "/", Headers: s})
 		wantReason(t, state, d, policy.Plaintext)
-		if len(s.asked) > 0 {
-			t.Errorf("%s: %q were read", state, s.asked)
+		if s.asked > 0 {
+			t.Errorf("%s: headers were read", state)
 		}
 		if !d.Close || d.Status != 403 || !strings.Contains(string(d.Body), "HTTPS is required") {
 			t.Errorf("%s: %+v", state, d)
 		}
-		// Early data is refused before a credential is read, too.
-		s.asked = nil
-		v.Verify(&core.Request{TLS: true, EarlyData: true, Method: "GET", Authority: "api.test", Path: "/", Headers: s})
-		if slices.ContainsFunc(s.asked, func(name string) bool { return name != "Content-Type" }) {
-			t.Errorf("%s: early data: %q were read", state, s.asked)
+	}
+}
+
+// R4: early data is refused, whatever else the request holds, by the connection or by
+// what a proxy in front says of its own (RFC 8470).
+func TestEarlyData(t *testing.T) {
+	now := time.Now()
+	v := newVerifier(t, core.Config{TLSTerminators: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+	key, rec := newKey(t, "key_1")
+	for _, state := range []string{"no bundle", "bundle"} {
+		if state == "bundle" {
+			if err := v.Activate(newPublisher(t, compiled(t, "default"), now).bundle(now, rec)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		early := request(key)
+		early.EarlyData = true
+		said := request(key)
+		said.Headers = core.Lines(append(said.Headers.Lines(), core.Header{Name: "early-data", Value: "1"}))
+		behind := request(key)
+		behind.TLS, behind.Peer = false, netip.MustParseAddr("10.0.0.1")
+		behind.Headers = core.Lines(append(behind.Headers.Lines(), core.Header{Name: "X-Forwarded-Proto", Value: "https"}, core.Header{Name: "Early-Data", Value: ""}))
+		for name, r := range map[string]*core.Request{"connection": early, "line": said, "line of a terminator": behind} {
+			d := v.Verify(r)
+			wantReason(t, state+", "+name, d, policy.EarlyData)
+			if d.Status != 425 || d.Key != nil {
+				t.Errorf("%s, %s: %v", state, name, d)
+			}
 		}
 	}
 }
@@ -338,7 +358,7 @@ func (b broken) Node(bundle.Hash) ([]byte, error) {
 // panics is a host's header source that panics.
 type panics struct{}
 
-func (panics) Values(string) []string { panic("broken host") }
+func (panics) Lines() []core.Header { panic("broken host") }
 
 // R67, R68: nodes that cannot be had, garbage and panics deny.
 func TestFailsClosed(t *testing.T) {
@@ -453,6 +473,8 @@ func TestTLSTerminators(t *testing.T) {
 		{"listed, no header", "10.1.2.3", nil, policy.Plaintext},
 		{"listed, two lines", "10.1.2.3", []string{"https", "https"}, policy.Plaintext},
 		{"listed, list", "10.1.2.3", []string{"https, https"}, policy.Plaintext},
+		{"listed, secure WebSocket", "10.1.2.3", []string{"wss"}, policy.OK},
+		{"listed, WebSocket", "10.1.2.3", []string{"ws"}, policy.Plaintext},
 		{"not listed", "192.0.2.1", []string{"https"}, policy.Plaintext},
 		{"no peer", "", []string{"https"}, policy.Plaintext},
 	} {
@@ -461,7 +483,7 @@ func TestTLSTerminators(t *testing.T) {
 		if tt.peer != "" {
 			r.Peer = netip.MustParseAddr(tt.peer)
 		}
-		r.Headers.(header)["X-Forwarded-Proto"] = tt.lines
+		r.Headers = core.Lines(append(r.Headers.Lines(), header(map[string][]string{"X-Forwarded-Proto": tt.lines})...))
 		wantReason(t, tt.name, v.Verify(r), tt.want)
 	}
 	for _, all := range []string{"0.0.0.0/0", "::/0"} {
@@ -616,7 +638,7 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method, authority, path, query, authorization, key, cookie string, tls bool) {
 		d := v.Verify(&core.Request{
 			TLS: tls, Method: method, Authority: authority, Path: path, Query: query, SNI: authority,
-			Headers: header{"Authorization": {authorization}, "X-Api-Key": {key}, "Cookie": {cookie}, "Origin": {cookie}, "Access-Control-Request-Method": {method}},
+			Headers: header(map[string][]string{"Authorization": {authorization}, "X-Api-Key": {key}, "Cookie": {cookie}, "Origin": {cookie}, "Access-Control-Request-Method": {method}}),
 		})
 		if d.Outcome == core.Allow || d.Err != nil || d.Outcome == core.Deny && (d.Status == 0 || len(d.Body) == 0) {
 			t.Errorf("%+v", d)

@@ -2,6 +2,7 @@ package core
 
 import (
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
 )
 
@@ -16,7 +17,7 @@ const (
 )
 
 // Header is one header line.
-type Header struct{ Name, Value string }
+type Header = credential.Header
 
 // Decision is what to do with one request. What it refers to is shared and must
 // not be changed.
@@ -35,8 +36,8 @@ type Decision struct {
 	// RequestID is in the answer's Request-Id and belongs into the log.
 	RequestID string
 
-	// Set are the header lines to set on a request that is passed on, after
-	// those of [Decision.Strips] were removed.
+	// Set are the header lines to set on a request that is passed on, after all
+	// others went through [Decision.Line].
 	Set []Header
 
 	// Key is the key that was found, also on many denials; nil if none was.
@@ -52,7 +53,11 @@ type Decision struct {
 	Err error
 
 	policy    *policy.Policy
-	keepToken bool
+	entry     *entry // of Key
+	key       string // the API key, where the request has one
+	keepToken bool   // the customer token goes on
+	webSocket bool   // the request opens a WebSocket
+	elsewhere bool   // the API key stands in another line too
 }
 
 // Key is what may be known and logged of a key.
@@ -71,20 +76,4 @@ func (d *Decision) Policy() string {
 		return ""
 	}
 	return d.policy.Name
-}
-
-// Strips says whether a header of the request is removed before it goes on, and
-// a trailer likewise: credentials, identity and method override, under all
-// their aliases.
-func (d *Decision) Strips(name string) bool {
-	return d.policy == nil || d.policy.Strips(name, d.keepToken)
-}
-
-// Connection returns a line of the request's Connection header without the
-// options that would make a proxy behind drop what [Decision.Set] sets.
-func (d *Decision) Connection(line string) string {
-	if d.policy == nil {
-		return ""
-	}
-	return d.policy.CleanConnection(line)
 }

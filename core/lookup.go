@@ -1,6 +1,7 @@
 package core
 
 import (
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"math"
@@ -178,16 +179,54 @@ func newEntry(rec *bundle.Record, s *snapshot, leaf bundle.Hash) (*entry, error)
 		deprecated = "true"
 	}
 	for _, h := range [...]Header{
-		{id.KeyID, rec.KeyID},
-		{id.Kind, rec.Kind},
-		{id.Environment, rec.Environment},
-		{id.Tenant, rec.Tenant},
-		{id.Scopes, scopes},
-		{id.Deprecated, deprecated},
+		{Name: id.KeyID, Value: rec.KeyID},
+		{Name: id.Kind, Value: rec.Kind},
+		{Name: id.Environment, Value: rec.Environment},
+		{Name: id.Tenant, Value: rec.Tenant},
+		{Name: id.Scopes, Value: scopes},
+		{Name: id.Deprecated, Value: deprecated},
 	} {
 		if h.Name != "" && h.Value != "" {
 			e.upstream = append(e.upstream, h)
 		}
 	}
 	return e, nil
+}
+
+// sameDigest compares in constant time: a record that a cache gave for half of
+// the digest is not yet the key's.
+func sameDigest(a, b *credential.Digest) bool { return subtle.ConstantTimeCompare(a[:], b[:]) == 1 }
+
+// Hold is what a request under way rests on: the key that it was allowed by.
+type Hold struct {
+	digest  credential.Digest
+	expires int64     // Unix seconds, never for no end
+	seen    *snapshot // under which the key was last found good
+}
+
+// Hold is what the request rests on; ok is false for one that needed no key.
+func (d *Decision) Hold() (h Hold, ok bool) {
+	if d.Outcome != Allow || d.entry == nil {
+		return Hold{}, false
+	}
+	return Hold{digest: d.entry.digest, expires: d.entry.expires}, true
+}
+
+// Holds says whether the key is still there, not revoked and not expired. Where that
+// cannot be found out at present the request goes on: new ones are denied.
+func (v *Verifier) Holds(h *Hold) bool {
+	if s := v.current.Load(); s != nil && s != h.seen {
+		rec, _, err := s.Find(&h.digest, v.nodes)
+		switch {
+		case err != nil:
+		case rec == nil || rec.Status == bundle.Revoked:
+			return false
+		default:
+			h.seen, h.expires = s, never
+			if rec.Expires != 0 {
+				h.expires = rec.Expires
+			}
+		}
+	}
+	return v.config.Now().Unix() < h.expires
 }

@@ -1,10 +1,6 @@
 package core
 
-import (
-	"net/netip"
-
-	"github.com/keystile/keystile/core/credential"
-)
+import "net/netip"
 
 // Request is what a decision is made from: plain values that the host took from
 // its connection and its parser, as they will reach the next handler.
@@ -33,7 +29,23 @@ type Request struct {
 	// before, so that they are not what the policy speaks of (R15).
 	Rewritten bool
 
-	// Headers gives header lines. It is not asked before the transport check
+	// HTTP11 says that the request came by HTTP/1.1, and Body that it has a body
+	// (which it begins to be read of later). They are asked for WebSockets alone.
+	HTTP11, Body bool
+
+	// Headers gives the header lines. It is not asked before the transport check
 	// has passed (R2).
-	Headers credential.Headers
+	Headers Headers
 }
+
+// Headers gives the lines of a request's header, in any order; names in any case.
+// The lines are only read, and not after the decision.
+type Headers interface {
+	Lines() []Header
+}
+
+// Lines are header lines that are at hand.
+type Lines []Header
+
+// Lines returns l.
+func (l Lines) Lines() []Header { return l }

@@ -9,8 +9,6 @@
 package core
 
 import (
-	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -45,7 +43,7 @@ type Config struct {
 	Floor bundle.Floor
 	// TLSTerminators are socket peers that end TLS in front of this edge. A
 	// request from one counts as HTTPS if its only X-Forwarded-Proto line is
-	// "https" (R3).
+	// "https" or "wss" (R3).
 	TLSTerminators []netip.Prefix
 	// Now is the clock; nil is [time.Now].
 	Now func() time.Time
@@ -200,11 +198,11 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 	defer func() {
 		if p := recover(); p != nil {
 			// Nothing of the broken check, or of its request, is used again.
-			d = Decision{policy: d.policy, Err: fmt.Errorf("panic: %v", p)}
+			d = Decision{policy: c.decision.policy, Err: fmt.Errorf("panic: %v", p)}
 			d.deny(policy.Internal, nil, nil)
 			return
 		}
-		*c = check{}
+		*c = check{long: c.long[:0]}
 		checks.Put(c)
 	}()
 	c.Verifier, c.Request, c.snapshot = v, r, v.current.Load()
@@ -212,7 +210,7 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 		c.decision.policy = c.snapshot.Policy
 	}
 	if reason := c.decide(); reason != policy.OK {
-		c.decision.deny(reason, r, c.match.Route)
+		c.decision.deny(reason, c.lines, c.match.Route)
 	}
 	return c.decision
 }
@@ -230,6 +228,9 @@ type check struct {
 	method       policy.Method
 	path         policy.Path
 	match        policy.Match
+
+	lines []Header // every one
+	long  []int    // those that could hold an API key under a name that means nothing
 
 	key       string // the API key
 	kind, env int    // what its prefix says
@@ -250,10 +251,16 @@ func (c *check) decide() policy.Reason {
 	if reason := c.shape(); reason != policy.OK {
 		return reason
 	}
+	if reason := c.oneRequest(); reason != policy.OK {
+		return reason
+	}
 	if c.route() {
 		return policy.OK
 	}
 	if reason := c.credential(); reason != policy.OK {
+		return reason
+	}
+	if reason := c.keyElsewhere(); reason != policy.OK {
 		return reason
 	}
 	if reason := c.lookup(); reason != policy.OK {
@@ -273,12 +280,16 @@ func (c *check) decide() policy.Reason {
 	return policy.OK
 }
 
-// transport is step 1: HTTPS, by the connection alone.
+// transport is step 1: HTTPS, by the connection alone, and not before the handshake
+// is complete, by the connection or by what a proxy in front says of its own.
 func (c *check) transport() policy.Reason {
 	if !c.TLS && !c.terminated() {
 		return policy.Plaintext
 	}
-	if c.EarlyData {
+	if c.lines == nil {
+		c.lines = c.Headers.Lines()
+	}
+	if c.EarlyData || c.has("Early-Data") { // RFC 8470 section 5.1
 		return policy.EarlyData
 	}
 	return policy.OK
@@ -289,8 +300,9 @@ func (c *check) terminated() bool {
 	if !c.MayTerminate(c.Peer) {
 		return false
 	}
-	lines := c.Headers.Values("X-Forwarded-Proto")
-	return len(lines) == 1 && lines[0] == "https"
+	c.lines = c.Headers.Lines()
+	n, proto := count(c.lines, "X-Forwarded-Proto")
+	return n == 1 && (proto == "https" || proto == "wss")
 }
 
 // MayTerminate says whether peer is a proxy that may have ended TLS: only then are
@@ -334,16 +346,18 @@ func (c *check) shape() policy.Reason {
 	}
 	var served bool
 	host := c.Authority
-	lines := c.Headers.Values("Host")
+	another := c.has("Host")
 	c.environments, served = c.snapshot.Policy.HostEnvironments(host)
-	if !served || !c.snapshot.Policy.NamesHosts() || len(lines) > 0 {
+	if !served || !c.snapshot.Policy.NamesHosts() || another {
 		// It is not, letter by letter, a name of the policy's.
 		if host, ok = policy.CanonicalHost(c.Authority); !ok {
 			return policy.Malformed
 		}
-		for _, line := range lines {
-			if other, ok := policy.CanonicalHost(line); !ok || other != host {
-				return policy.Malformed // R24
+		for i := range c.lines {
+			if l := &c.lines[i]; l.Is("Host") {
+				if other, ok := policy.CanonicalHost(l.Value); !ok || other != host {
+					return policy.Malformed // R24
+				}
 			}
 		}
 		if c.environments, served = c.snapshot.Policy.HostEnvironments(host); !served {
@@ -368,7 +382,7 @@ func (c *check) route() bool {
 	if c.method == policy.OPTIONS && c.preflight(p) {
 		return true
 	}
-	c.match = p.Match(&c.path, c.method)
+	p.Match(&c.path, c.method, &c.match)
 	if c.match.Route == nil {
 		return false
 	}
@@ -382,7 +396,7 @@ func (c *check) route() bool {
 }
 
 func (c *check) preflight(p *policy.Policy) bool {
-	if len(c.Headers.Values("Origin")) == 0 || len(c.Headers.Values("Access-Control-Request-Method")) == 0 {
+	if !c.has("Origin") || !c.has("Access-Control-Request-Method") {
 		return false
 	}
 	methods, token := p.Preflight(&c.path)
@@ -408,9 +422,9 @@ func (c *check) preflight(p *policy.Policy) bool {
 	c.decision.Outcome = Answer
 	c.decision.Status = 204
 	c.decision.Header = []Header{
-		{"Access-Control-Allow-Origin", "*"},
-		{"Access-Control-Allow-Methods", strings.Join(names, ", ")},
-		{"Access-Control-Allow-Headers", strings.Join(fields, ", ")},
+		{Name: "Access-Control-Allow-Origin", Value: "*"},
+		{Name: "Access-Control-Allow-Methods", Value: strings.Join(names, ", ")},
+		{Name: "Access-Control-Allow-Headers", Value: strings.Join(fields, ", ")},
 	}
 	return true
 }
@@ -422,12 +436,12 @@ func (c *check) credential() policy.Reason {
 	if c.path.MayHoldKey() && g.WithinEncoded(c.Path) || c.Query != "" && g.WithinEncoded(c.Query) {
 		return policy.InURL
 	}
-	for _, line := range c.Headers.Values("Cookie") {
-		if g.WithinEncoded(line) {
+	for i := range c.lines {
+		if l := &c.lines[i]; l.Is("Cookie") && g.WithinEncoded(l.Value) {
 			return policy.InCookie
 		}
 	}
-	value, lines, ok := credential.Find(p.Sources, c.Headers)
+	value, lines, ok := credential.Find(p.Sources, c.lines)
 	switch {
 	case lines > 1:
 		return policy.Multiple
@@ -439,14 +453,14 @@ func (c *check) credential() policy.Reason {
 	if c.kind, c.env, ok = g.Split(value); !ok {
 		return policy.BadFormat
 	}
-	c.key = value
+	c.key, c.decision.key = value, value
 	return policy.OK
 }
 
 // validity is the rest of step 5, for a key that is in the bundle.
 func (c *check) validity() policy.Reason {
 	e := c.entry
-	c.decision.Key = &e.key
+	c.decision.Key, c.decision.entry = &e.key, e
 	now := c.now.Unix()
 	switch {
 	case e.status == bundle.Revoked:
@@ -467,12 +481,12 @@ func (c *check) customerToken() policy.Reason {
 		return policy.OK
 	}
 	t := c.snapshot.Policy.Token
-	lines := c.Headers.Values(t.Source.Header)
-	if len(lines) == 0 {
+	n, line := count(c.lines, t.Source.Header)
+	if n == 0 {
 		return policy.TokenMissing
 	}
-	raw, ok := t.Source.Value(lines[0])
-	if len(lines) > 1 || !ok {
+	raw, ok := t.Source.Value(line)
+	if n > 1 || !ok {
 		return policy.TokenInvalid
 	}
 	claims, err := c.tokens.Verify(t, c.snapshot.Note.Policy, raw, c.now)
@@ -502,7 +516,7 @@ func (c *check) permission() policy.Reason {
 		return policy.Referrer
 	case c.entry.restricted && !c.endpointAllowed():
 		return policy.Endpoint
-	case route.TenantParam != "" && (key.Tenant == "" || c.match.Param(route.TenantParam) != key.Tenant):
+	case route.TenantParam != "" && (key.Tenant == "" || !c.match.ParamIs(route.TenantParam, key.Tenant)):
 		return policy.Tenant
 	case !c.scopeAllowed(route, p.Kinds[c.kind].Scoped):
 		return policy.Scope
@@ -530,7 +544,15 @@ func (c *check) originAllowed() bool {
 	if len(c.entry.origins) == 0 {
 		return true
 	}
-	origin, referer := c.Headers.Values("Origin"), c.Headers.Values("Referer")
+	var origin, referer []string
+	for _, l := range c.lines {
+		switch {
+		case l.Is("Origin"):
+			origin = append(origin, l.Value)
+		case l.Is("Referer"):
+			referer = append(referer, l.Value)
+		}
+	}
 	for _, o := range c.entry.origins {
 		if o.Allows(origin, referer) {
 			return true
@@ -563,11 +585,11 @@ func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
 	case demand.Free:
 		return true
 	case demand.OwnKey != "":
-		return c.match.Param(demand.OwnKey) == c.entry.key.ID
+		return c.match.ParamIs(demand.OwnKey, c.entry.key.ID)
 	}
 	for i := range demand.Scopes {
-		if s := &demand.Scopes[i]; !s.Meets(c.entry.scopes, &c.match) {
-			c.decision.RequiredScope = s.Name(&c.match)
+		if unmet := demand.Scopes[i].Unmet(c.entry.scopes, &c.match); unmet != "" {
+			c.decision.RequiredScope = unmet
 			return false
 		}
 	}
@@ -579,14 +601,30 @@ func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
 func (c *check) upstream() []Header {
 	set := c.entry.upstream
 	if name := c.snapshot.Policy.Identity.Customer; c.decision.Customer != "" && name != "" {
-		set = append(slices.Clip(set), Header{name, c.decision.Customer})
+		set = append(slices.Clip(set), Header{Name: name, Value: c.decision.Customer})
 	}
 	return set
 }
 
-// sameDigest compares in constant time: a record that a cache gave for half of
-// the digest is not yet the key's.
-func sameDigest(a, b *credential.Digest) bool { return subtle.ConstantTimeCompare(a[:], b[:]) == 1 }
+// has says whether the request has a line of the field called name.
+func (c *check) has(name string) bool {
+	for i := range c.lines {
+		if c.lines[i].Is(name) {
+			return true
+		}
+	}
+	return false
+}
 
-// newRequestID is 130 random bits as text.
-func newRequestID() string { return rand.Text() }
+// count is how many lines there are of the field called name, and the first one's
+// value.
+func count(lines []Header, name string) (n int, first string) {
+	for i := range lines {
+		if l := &lines[i]; l.Is(name) {
+			if n++; n == 1 {
+				first = l.Value
+			}
+		}
+	}
+	return n, first
+}

@@ -61,6 +61,8 @@ type Grammar struct {
 
 	heads []head    // every prefix with every environment
 	ends  [256]bool // last characters of the prefixes
+
+	shortest int // length of a key
 }
 
 // head is how keys of one kind and environment begin.
@@ -96,11 +98,22 @@ func NewGrammar(prefixes, environments []string, imported bool) (*Grammar, error
 	for i, p := range prefixes {
 		g.ends[p[len(p)-1]] = true
 		for j, e := range environments {
-			g.heads = append(g.heads, head{p + "_" + e + "_", i, j})
+			h := head{p + "_" + e + "_", i, j}
+			g.heads = append(g.heads, h)
+			n := len(h.text) + bodyLen
+			if imported {
+				n = len(h.text) + minImported
+			}
+			if g.shortest == 0 || n < g.shortest {
+				g.shortest = n
+			}
 		}
 	}
 	return g, nil
 }
+
+// Shortest is the length of the shortest API key, in bytes.
+func (g *Grammar) Shortest() int { return g.shortest }
 
 // Parse takes an API key apart. It returns the index of its kind prefix and of
 // its environment in the slices given to [NewGrammar]; ok is false if key is

@@ -164,9 +164,17 @@ func percent(s string) string {
 	return b.String()
 }
 
+// headers are lines, by canonical name.
 type headers map[string][]string
 
-func (h headers) Values(name string) []string { return h[name] }
+func (h headers) lines() (out []Header) {
+	for name, values := range h {
+		for _, v := range values {
+			out = append(out, Header{name, v})
+		}
+	}
+	return out
+}
 
 // R26, R28: exactly one line across all sources, in one grammar.
 func TestFind(t *testing.T) {
@@ -196,17 +204,19 @@ func TestFind(t *testing.T) {
 		{"the scheme after a comma", headers{"Authorization": {"Basic k, Bearer l"}}, "", 2},
 		{"a key and a comma", headers{"Authorization": {"Bearer k,"}}, "", 2},
 		{"commas of another scheme", headers{"Authorization": {`Digest a="b", c="d"`}}, "", 1},
-		{"comma without a scheme", headers{"X-Api-Key": {"k,l"}}, "k,l", 1},
+		{"comma without a scheme", headers{"X-Api-Key": {"k,l"}}, "", 2},
+		{"the scheme and a comma", headers{"Authorization": {"Bearer,x"}}, "", 2},
+		{"another scheme that begins alike", headers{"Authorization": {"Bearers a, b"}}, "", 1},
 		{"empty line beside a key", headers{"Authorization": {""}, "X-Api-Key": {"k"}}, "", 2},
 	}
 	for _, tt := range tests {
-		value, lines, ok := Find(sources, tt.h)
+		value, lines, ok := Find(sources, tt.h.lines())
 		if value != tt.value || lines != tt.lines || ok != (tt.value != "") {
 			t.Errorf("%s: %q, %d lines, %v", tt.name, value, lines, ok)
 		}
 	}
 	// A second space is part of the value, where the grammar refuses it.
-	if v, _, ok := Find(sources, headers{"Authorization": {"Bearer  k"}}); !ok || v != " k" {
+	if v, _, ok := Find(sources, headers{"Authorization": {"Bearer  k"}}.lines()); !ok || v != " k" {
 		t.Errorf("two spaces: %q, %v", v, ok)
 	}
 }

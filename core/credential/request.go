@@ -1,16 +1,18 @@
 package credential
 
 import (
+	"encoding/base64"
 	"strings"
 
 	"github.com/keystile/keystile/core/internal/ascii"
 )
 
-// Headers gives the lines of a request's header fields.
-type Headers interface {
-	// Values returns every line of the field with this name, which is in the
-	// canonical form of net/http ("X-Api-Key"). The slice is only read.
-	Values(name string) []string
+// Header is one line of a request's header, or of an answer's.
+type Header struct{ Name, Value string }
+
+// Is says whether the line is of the field called name, in any ASCII case.
+func (h *Header) Is(name string) bool {
+	return len(h.Name) == len(name) && ascii.EqualFold(h.Name, name)
 }
 
 // Source is a header field in which a policy accepts an API key.
@@ -38,13 +40,17 @@ func (s Source) Value(line string) (string, bool) {
 // when two are equal, because a proxy before or behind may read another one
 // than this (security requirement R26). ok is false unless there is exactly
 // one and it follows its source's form.
-func Find(sources []Source, h Headers) (value string, lines int, ok bool) {
-	for _, s := range sources {
-		for _, line := range h.Values(s.Header) {
-			if lines += s.joined(line); lines > 1 {
+func Find(sources []Source, headers []Header) (value string, lines int, ok bool) {
+	for i := range sources {
+		s := &sources[i]
+		for j := range headers {
+			h := &headers[j]
+			if !h.Is(s.Header) {
 				continue
 			}
-			value, ok = s.Value(line)
+			if lines += s.joined(h.Value); lines == 1 {
+				value, ok = s.Value(h.Value)
+			}
 		}
 	}
 	if lines != 1 || !ok {
@@ -56,18 +62,45 @@ func Find(sources []Source, h Headers) (value string, lines int, ok bool) {
 // joined is how many lines one line was made of. A proxy may join lines of one
 // name with commas (RFC 9110 section 5.3), and Envoy does so with Authorization: no
 // API key has a comma, so that where the scheme is the source's, at the beginning or
-// after a comma, each comma joins two lines.
-func (s Source) joined(line string) int {
-	if s.Scheme == "" || strings.IndexByte(line, ',') < 0 {
+// after a comma, or the source has none, each comma joins two lines.
+func (s *Source) joined(line string) int {
+	if strings.IndexByte(line, ',') < 0 {
 		return 1
 	}
 	parts := strings.Split(line, ",")
 	for _, part := range parts {
-		if _, ok := s.Value(strings.TrimLeft(part, " \t")); ok {
+		if s.begins(strings.Trim(part, " \t")) {
 			return len(parts)
 		}
 	}
 	return 1
+}
+
+// begins says whether part of a line begins with the source's scheme.
+func (s *Source) begins(part string) bool {
+	n := len(s.Scheme)
+	return len(part) >= n && ascii.EqualFold(part[:n], s.Scheme) && (n == 0 || len(part) == n || part[n] == ' ' || part[n] == '\t')
+}
+
+// Holds says whether the value of a header line holds the API key key: as it is,
+// after one percent-decoding, or inside of Basic credentials (RFC 7617). Other
+// spellings are not looked for.
+func Holds(value, key string) bool {
+	if len(value) < len(key) {
+		return false
+	}
+	if strings.Contains(value, key) {
+		return true
+	}
+	if strings.IndexByte(value, '%') >= 0 && strings.Contains(ascii.Unescape(value), key) {
+		return true
+	}
+	const basic = "Basic "
+	if !ascii.HasFoldedPrefix(value, "basic-") || value[len(basic)-1] != ' ' {
+		return false
+	}
+	decoded, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimLeft(value[len(basic):], " "), "= "))
+	return err == nil && strings.Contains(string(decoded), key)
 }
 
 // WithinEncoded is [Grammar.Within] for s as received and once more after one
@@ -79,16 +112,5 @@ func (g *Grammar) WithinEncoded(s string) bool {
 	if strings.IndexByte(s, '%') < 0 {
 		return false
 	}
-	decoded := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			if c, ok := ascii.Unhex(s[i+1], s[i+2]); ok {
-				decoded = append(decoded, c)
-				i += 2
-				continue
-			}
-		}
-		decoded = append(decoded, s[i])
-	}
-	return g.Within(string(decoded))
+	return g.Within(ascii.Unescape(s))
 }

@@ -3,6 +3,8 @@ package policy
 import (
 	"net/netip"
 	"strings"
+
+	"github.com/keystile/keystile/core/internal/ascii"
 )
 
 // CanonicalHost brings an authority into its one form: lower-case ASCII, one
@@ -29,7 +31,7 @@ func CanonicalHost(authority string) (host string, ok bool) {
 		if !validName(host) {
 			return "", false
 		}
-		if hasUpper(host) {
+		if ascii.HasUpper(host) {
 			host = strings.ToLower(host)
 		}
 	}

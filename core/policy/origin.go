@@ -50,7 +50,7 @@ var defaultPort = map[string]string{"http": "80", "https": "443"}
 // from the origin. The Origin line counts if there is one, else the origin of
 // Referer; either one repeated is no match (R43).
 func (o Origin) Allows(origin, referer []string) bool {
-	if len(origin) > 1 || len(referer) > 1 || len(referer) == 1 && joined(referer[0]) {
+	if repeated(origin) || repeated(referer) {
 		return false
 	}
 	var from Origin
@@ -70,10 +70,18 @@ func (o Origin) Allows(origin, referer []string) bool {
 	return from.host == o.host
 }
 
-// joined says whether a Referer line was made of several: a proxy may join lines
-// of one name with commas (RFC 9110 section 5.3), and Envoy does.
-func joined(referer string) bool {
-	for rest := referer; ; {
+// repeated says whether there are several lines, or one that was made of several: a
+// proxy may join lines of one name with commas (RFC 9110 section 5.3), and Envoy does
+// so with Referer.
+func repeated(lines []string) bool {
+	if len(lines) != 1 {
+		return len(lines) > 1
+	}
+	line := strings.Trim(lines[0], " \t")
+	if strings.HasPrefix(line, ",") || strings.HasSuffix(line, ",") {
+		return true
+	}
+	for rest := line; ; {
 		i := strings.IndexByte(rest, ',')
 		if i < 0 {
 			return false

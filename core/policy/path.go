@@ -44,15 +44,49 @@ func (p *Path) segment(i int) string {
 	return rest
 }
 
-// withoutSlash is the path without its last slash; ok is false if it has none.
-func (p *Path) withoutSlash() (cut Path, ok bool) {
-	if p.count < 2 || p.raw[len(p.raw)-1] != '/' {
-		return Path{}, false
-	}
-	cut = *p
+// endsInSlash says whether there is a slash at the end that could be removed.
+func (p *Path) endsInSlash() bool { return p.count > 1 && p.raw[len(p.raw)-1] == '/' }
+
+// withoutSlash is the path without that slash.
+func (p *Path) withoutSlash() *Path {
+	cut := *p
 	cut.raw = p.raw[:len(p.raw)-1]
 	cut.count--
-	return cut, true
+	return &cut
+}
+
+// optional are the characters that may stand in a path as they are or escaped, which
+// generated clients do (RFC 3986 section 3.3: sub-delims without ";", ":" and "@").
+const optional = "!$&'()*+,=:@"
+
+// unescaped is the path with escapes of optional characters decoded; ok is false if
+// there are none.
+func (p *Path) unescaped() (plain *Path, ok bool) {
+	if p.has&classOther == 0 {
+		return nil, false
+	}
+	text := unescape(p.raw)
+	plain = new(Path)
+	return plain, text != p.raw && plain.Parse(text)
+}
+
+// unescape decodes the escapes of optional characters in s.
+func unescape(s string) string {
+	if strings.IndexByte(s, '%') < 0 {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if c, ok := ascii.Unhex(s[i+1], s[i+2]); ok && strings.IndexByte(optional, c) >= 0 {
+				out = append(out, c)
+				i += 2
+				continue
+			}
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
 }
 
 // Parse says whether a path is in the one form in which edge and

@@ -51,7 +51,7 @@ type Policy struct {
 
 	grammar *credential.Grammar
 	router  router
-	strips  stripSet
+	fields  fieldNames
 }
 
 // Kind is one kind of key: what a policy lets a key's prefix mean.
@@ -277,7 +277,7 @@ func (p *Policy) Init() error {
 	if err := p.Token.init(); err != nil {
 		return fmt.Errorf("customer token: %w", err)
 	}
-	p.strips = newStripSet(p)
+	p.fields = newFieldNames(p)
 	return nil
 }
 

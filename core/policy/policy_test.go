@@ -132,8 +132,9 @@ func TestCaseAndSlash(t *testing.T) {
 	} {
 		for i, m := range []Method{GET, POST} {
 			got := ""
-			if r := p.Match(parsePath(t, path), m).Route; r != nil {
-				got = r.Name
+			var match Match
+			if p.Match(parsePath(t, path), m, &match); match.Route != nil {
+				got = match.Route.Name
 			}
 			if got != want[i] {
 				t.Errorf("%s %s: %q, not %q", m, path, got, want[i])
@@ -157,8 +158,8 @@ func TestDeepPath(t *testing.T) {
 			t.Errorf("segment %d is %q, not %q", i, got, w)
 		}
 	}
-	cut, ok := parsePath(t, deep+"/").withoutSlash()
-	if !ok || cut.count != len(want) || cut.segment(len(want)-1) != want[len(want)-1] {
+	slash := parsePath(t, deep+"/")
+	if cut := slash.withoutSlash(); !slash.endsInSlash() || cut.count != len(want) || cut.segment(len(want)-1) != want[len(want)-1] {
 		t.Error("the trailing slash of a deep path")
 	}
 }
@@ -200,36 +201,45 @@ func TestCanonicalHost(t *testing.T) {
 }
 
 // R20, R32, R36: one class of names, however they are spelled.
-func TestStrips(t *testing.T) {
+func TestField(t *testing.T) {
 	p := &Policy{Identity: DefaultIdentity, Sources: sourcesOf("X-Api-Key")}
 	p.Token = &Token{Source: sourcesOf("Authorization")[0]}
-	p.strips = newStripSet(p)
-	for _, name := range []string{
-		"X-Api-Key", "x-api-key", "X_Api_Key", "x.api.key", "X-Api_key", "X.API-KEY", "Keystile-Key-Id", "keystile_key_id", "KEYSTILE.TENANT",
-		"Keystile-Anything-New", "keystile_x", "X-Http-Method-Override", "X_HTTP_Method", "x.method.override", "Authorization", "AUTHORIZATION",
+	p.fields = newFieldNames(p)
+	for name, want := range map[string]Field{
+		"X-Api-Key": FieldRemoved, "x-api-key": FieldRemoved, "X_Api_Key": FieldRemoved, "x.api.key": FieldRemoved, "X-Api_key": FieldRemoved,
+		"X.API-KEY": FieldRemoved, "Keystile-Key-Id": FieldRemoved, "keystile_key_id": FieldRemoved, "KEYSTILE.TENANT": FieldRemoved,
+		"Keystile-Anything-New": FieldRemoved, "keystile_x": FieldRemoved, "HTTP2-Settings": FieldRemoved, "http2_settings": FieldRemoved,
+		"X-Http-Method-Override": FieldOverride, "X_HTTP_Method": FieldOverride, "x.method~override": FieldOverride,
+		"Authorization": FieldToken, "AUTHORIZATION": FieldToken, "Upgrade": FieldUpgrade, "UPGRADE": FieldUpgrade, "connection": FieldConnection,
+		"": FieldOther, "X-Api-Keys": FieldOther, "XApiKey": FieldOther, "Keystil": FieldOther, "Accept": FieldOther, "X-Request-Id": FieldOther,
+		"Content-Type": FieldOther, "Cookie": FieldOther, strings.Repeat("x", 1000): FieldOther, "Upgrades": FieldOther,
 	} {
-		if !p.Strips(name, false) {
-			t.Errorf("%s goes on", name)
+		if got := p.Field(name); got != want {
+			t.Errorf("%s: %d, not %d", name, got, want)
 		}
 	}
-	for _, name := range []string{"", "X-Api-Keys", "XApiKey", "Keystil", "Accept", "X-Request-Id", "Content-Type", "Cookie", strings.Repeat("x", 1000)} {
-		if p.Strips(name, false) {
-			t.Errorf("%s is removed", name)
+	// Whatever stands between the words: all separators of RFC 9110's tokens, and more.
+	for _, separator := range "!#$%&'*+-.^_`|~ \x00\xff" {
+		for _, words := range [][]string{{"Keystile", "Tenant"}, {"x", "API", "Key"}, {"X", "Http", "Method", "Override"}} {
+			if name := strings.Join(words, string(separator)); len(string(separator)) == 1 && p.Field(name) == FieldOther {
+				t.Errorf("%q goes on", name)
+			}
 		}
 	}
-	if p.Strips("Authorization", true) || p.Strips("authorization", true) {
-		t.Error("the customer token does not go on where it is demanded")
-	}
-	if !p.Strips("X-Api-Key", true) {
-		t.Error("the API key goes on with a customer token")
+	if !p.IsToken("authorization") || p.IsToken("X-Api-Key") {
+		t.Error("the customer token's own field")
 	}
 	for in, want := range map[string]string{
-		"close": "close", "keep-alive, Upgrade": "keep-alive, Upgrade", "keep-alive, keystile-key-id": "keep-alive",
-		"X_Api_Key": "", "close,Keystile.Tenant , x-foo": "close, x-foo", " KEYSTILE-SCOPES": "",
+		"close": "close", "keep-alive, Upgrade": "keep-alive", "keep-alive, keystile-key-id": "keep-alive",
+		"X_Api_Key": "", "close,Keystile.Tenant , x-foo": "close, x-foo", " KEYSTILE-SCOPES": "", "close,\tKeystile~Kind\t": "close",
+		"Upgrade, HTTP2-Settings": "", "close, X-HTTP-Method-Override": "close", "x-foo, Authorization": "x-foo",
 	} {
-		if got := p.CleanConnection(in); got != want {
+		if got := p.CleanConnection(in, false); got != want {
 			t.Errorf("Connection: %s becomes %q", in, got)
 		}
+	}
+	if got := p.CleanConnection("Upgrade, HTTP2-Settings, Keystile-Kind", true); got != "Upgrade" {
+		t.Errorf("a WebSocket's Connection becomes %q", got)
 	}
 }
 

@@ -217,7 +217,7 @@ func (rt *router) add(p *pattern) {
 			}
 			n = n.single
 		default:
-			rt.upper = rt.upper || hasUpper(s.literal)
+			rt.upper = rt.upper || ascii.HasUpper(s.literal)
 			n = n.child(s.literal)
 		}
 	}
@@ -279,35 +279,91 @@ func (n *node) match(path *Path, at int, m Method) *pattern {
 	return n.multi[m]
 }
 
-// Match is the route of a request, and where its path holds parameters. The
-// zero value is no route.
+// Match is the route of a request with every way in which an upstream may read its
+// path. The zero value is no route.
 type Match struct {
-	Route   *Route
-	pattern *pattern
-	path    *Path
+	Route    *Route
+	readings [maxReadings]reading
+	count    int
 }
 
-// Match finds the route for a path. There is none where the path would select
-// another one, for any method, once ASCII case is folded or one trailing slash
-// is removed, because upstreams differ in both.
-func (p *Policy) Match(path *Path, m Method) Match {
+// maxReadings: with escapes decoded or not, with case folded or not, with the last
+// slash or without.
+const maxReadings = 8
+
+// reading is one way to read a path, and the pattern that it selects.
+type reading struct {
+	pattern *pattern
+	path    *Path
+	fold    bool // letters are taken in lower case
+}
+
+// Match finds the route for a path. It has none where one of the path's readings
+// would select another, for any method: upstreams differ in whether they decode
+// escapes that need not be ([Path.unescaped]), whether case counts, and whether a
+// last slash does (R9, R17).
+func (p *Policy) Match(path *Path, m Method, to *Match) {
 	root := &p.router.root
 	found := root.match(path, 0, m)
 	if found == nil {
-		return Match{}
+		return
 	}
-	fold := p.router.upper || path.has&classUpper != 0
-	cut, slash := path.withoutSlash()
-	if fold || slash {
-		var as selection
-		root.selectAll(path, 0, false, &as)
-		if fold && root.selectsAnother(&as, path, true) ||
-			slash && root.selectsAnother(&as, &cut, false) ||
-			fold && slash && root.selectsAnother(&as, &cut, true) {
-			return Match{}
+	to.Route = found.route
+	to.add(reading{found, path, false})
+	if path.has&(classUpper|classOther) == 0 && !path.endsInSlash() && !p.router.upper {
+		return
+	}
+	if !to.readOtherwise(&p.router, path, m) {
+		*to = Match{}
+	}
+}
+
+// readOtherwise adds the other readings of path. It returns false if one of them
+// selects another route.
+func (m *Match) readOtherwise(rt *router, path *Path, method Method) bool {
+	var as selection
+	rt.root.selectAll(path, 0, false, &as)
+	fold := rt.upper || path.has&classUpper != 0
+	if fold && !m.read(&rt.root, &as, path, true, method) {
+		return false
+	}
+	var others []*Path
+	plain, escapes := path.unescaped()
+	if escapes {
+		others = append(others, plain)
+	}
+	if path.endsInSlash() {
+		if others = append(others, path.withoutSlash()); escapes {
+			others = append(others, plain.withoutSlash())
 		}
 	}
-	return Match{found.route, found, path}
+	for _, other := range others {
+		if !m.read(&rt.root, &as, other, false, method) || fold && !m.read(&rt.root, &as, other, true, method) {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *Match) add(r reading) {
+	m.readings[m.count] = r
+	m.count++
+}
+
+// read adds a reading. It returns false if that selects another route than as does,
+// for some method. Selecting none is not another.
+func (m *Match) read(root *node, as *selection, path *Path, fold bool, method Method) bool {
+	var s selection
+	root.selectAll(path, 0, fold, &s)
+	for i, p := range s {
+		if p != nil && (as[i] == nil || as[i].route != p.route) {
+			return false
+		}
+	}
+	if p := s[method]; p != nil {
+		m.add(reading{p, path, fold})
+	}
+	return true
 }
 
 // selection is what a path selects, by method.
@@ -340,25 +396,32 @@ func (s *selection) fill(from *[NumMethods]*pattern) {
 	}
 }
 
-// selectsAnother says whether path selects another route than as does, for some
-// method. Selecting none is not another.
-func (n *node) selectsAnother(as *selection, path *Path, fold bool) bool {
-	var s selection
-	n.selectAll(path, 0, fold, &s)
-	for m, p := range s {
-		if p != nil && (as[m] == nil || as[m].route != p.route) {
-			return true
+// ParamIs says whether the parameter called name is want in every reading, once
+// escapes that need not be are decoded. Case counts: it is the name of something.
+func (m *Match) ParamIs(name, want string) bool {
+	for i := range m.count {
+		if unescape(m.readings[i].raw(name)) != want {
+			return false
 		}
 	}
-	return false
+	return m.count > 0
 }
 
-// Param returns the raw path segment that the parameter called name matched.
-func (m *Match) Param(name string) string {
-	if i := m.pattern.segment(name); i >= 0 {
-		return m.path.segment(i)
+// raw is the path segment that the parameter called name matched.
+func (r *reading) raw(name string) string {
+	if i := r.pattern.segment(name); i >= 0 {
+		return r.path.segment(i)
 	}
 	return ""
+}
+
+// param is that segment as this reading takes it.
+func (r *reading) param(name string) string {
+	s := r.raw(name)
+	if r.fold {
+		s = strings.ToLower(s) // ASCII, as all of a canonical path
+	}
+	return s
 }
 
 // Preflight returns the methods of all routes that opted in to CORS and match
@@ -419,13 +482,27 @@ func (e EndpointPattern) Matches(m Method, path *Path) bool {
 	return e.methods.Has(m) && e.pattern.matches(path)
 }
 
-// Meets says whether a key's granted scopes, separated by spaces, meet one
-// demanded scope.
-func (s *ScopeDemand) Meets(granted string, m *Match) bool {
-	param := ""
-	if s.param != "" {
-		param = m.Param(s.param)
+// Unmet returns the name of a scope that this demand asks for in some reading of the
+// path and that is not among granted, which are separated by spaces; "" if all are.
+func (s *ScopeDemand) Unmet(granted string, m *Match) string {
+	last := ""
+	for i := range m.count {
+		r := &m.readings[i]
+		param := ""
+		if s.param != "" {
+			param = r.param(s.param)
+		}
+		if i > 0 && param == last {
+			continue
+		}
+		if last = param; !s.meets(granted, param) {
+			return s.name(r)
+		}
 	}
+	return ""
+}
+
+func (s *ScopeDemand) meets(granted, param string) bool {
 	for granted != "" {
 		one := granted
 		if i := strings.IndexByte(granted, ' '); i >= 0 {
@@ -451,22 +528,13 @@ func (t *scopeTemplate) is(s, param string) bool {
 	return len(s) == n+len(t.after) && s[:len(t.before)] == t.before && s[len(t.before):n] == param && s[n:] == t.after
 }
 
-// Name is the demanded scope with the path's parameter filled in.
-func (s *ScopeDemand) Name(m *Match) string {
+// name is the demanded scope with the path's parameter filled in.
+func (s *ScopeDemand) name(r *reading) string {
 	t, _ := parseScopeTemplate(s.Scope) // checked by Init
 	if t.param == "" {
 		return s.Scope
 	}
-	return t.before + m.Param(t.param) + t.after
-}
-
-func hasUpper(s string) bool {
-	for i := range len(s) {
-		if s[i]-'A' < 26 {
-			return true
-		}
-	}
-	return false
+	return t.before + r.param(t.param) + t.after
 }
 
 // CheckRoutes says why routes cannot stand beside each other.

@@ -39,19 +39,14 @@ func (c *Core) Name() string { return "core" }
 // versions differ in nothing else.
 func (c *Core) Versions() []int { return []int{2} }
 
-type lines map[string][]string
-
-func (l lines) Values(name string) []string { return l[name] }
-
 // DefaultClient is the address that requests come from unless a row names one.
 var DefaultClient = netip.MustParseAddr("127.0.0.1")
 
 // Do decides one exchange.
 func (c *Core) Do(x *Exchange) (*Result, error) {
-	headers := make(lines)
+	var headers core.Lines
 	for _, h := range x.Headers {
-		name := textproto.CanonicalMIMEHeaderKey(h[0])
-		headers[name] = append(headers[name], h[1])
+		headers = append(headers, core.Header{Name: textproto.CanonicalMIMEHeaderKey(h[0]), Value: h[1]})
 	}
 	path, query, _ := strings.Cut(x.Target, "?")
 	client := DefaultClient
@@ -82,9 +77,9 @@ func (c *Core) Do(x *Exchange) (*Result, error) {
 		return result, nil
 	}
 	up := &Received{Method: x.Method, Target: x.Target, Header: make(map[string][]string)}
-	for name, values := range headers {
-		if !d.Strips(name) {
-			up.Header[name] = values
+	for _, h := range headers {
+		if value, ok := d.Line(h.Name, h.Value); ok {
+			up.Header[h.Name] = append(up.Header[h.Name], value)
 		}
 	}
 	for _, h := range d.Set {

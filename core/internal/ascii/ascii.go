@@ -15,11 +15,79 @@ func EqualFold(a, b string) bool {
 	return true
 }
 
+// IsUpper says whether c is one of A–Z.
+func IsUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
+
+// HasUpper says whether one of A–Z is in s.
+func HasUpper(s string) bool {
+	for i := range len(s) {
+		if IsUpper(s[i]) {
+			return true
+		}
+	}
+	return false
+}
+
 func lower(c byte) byte {
-	if c-'A' < 26 {
+	if IsUpper(c) {
 		c |= 0x20
 	}
 	return c
+}
+
+// FoldName brings the name of a header field into the form in which aliases are
+// equal: letters in lower case, and "-" for every byte that is no letter or digit.
+// CGI and the servers that follow it fold "_", "." and a dozen more (R36).
+func FoldName(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		b[i] = folded[c]
+	}
+	return string(b)
+}
+
+// FoldNameByte is [FoldName] for one byte.
+func FoldNameByte(c byte) byte { return folded[c] }
+
+// HasFoldedPrefix says whether [FoldName] of s begins with prefix.
+func HasFoldedPrefix(s, prefix string) bool {
+	if len(s) < len(prefix) {
+		return false
+	}
+	for i := range len(prefix) {
+		if folded[s[i]] != prefix[i] {
+			return false
+		}
+	}
+	return true
+}
+
+var folded = func() (t [256]byte) {
+	for i := range t {
+		switch c := lower(byte(i)); {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			t[i] = c
+		default:
+			t[i] = '-'
+		}
+	}
+	return t
+}()
+
+// Unescape is s after one percent-decoding. What is no escape stays as it is.
+func Unescape(s string) string {
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if c, ok := Unhex(s[i+1], s[i+2]); ok {
+				out = append(out, c)
+				i += 2
+				continue
+			}
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
 }
 
 // Unhex is the byte that the hexadecimal digits hi and lo stand for.

@@ -1,0 +1,156 @@
+package policy
+
+import (
+	"strings"
+
+	"github.com/keystile/keystile/core/internal/ascii"
+)
+
+// Field is what a header field of a request means to the edge, by its name.
+type Field uint8
+
+// The meanings. All but the first concern what goes on upstream.
+const (
+	// FieldOther goes on as it is, unless it holds the API key.
+	FieldOther Field = iota
+	// FieldRemoved is a source or an identity header, or one that offers HTTP/2: it
+	// never goes on.
+	FieldRemoved
+	// FieldToken is the customer token's: it goes on where the route demands it.
+	FieldToken
+	// FieldOverride asks the upstream to take another method than the request's (R20).
+	FieldOverride
+	// FieldUpgrade asks for another protocol on the connection.
+	FieldUpgrade
+	// FieldConnection names other fields.
+	FieldConnection
+)
+
+// identityPrefix covers every identity header of this and later versions.
+const identityPrefix = "keystile-"
+
+// maxFieldName is the longest name in fieldNames.
+const maxFieldName = 64
+
+// fieldNames holds the folded names of the header fields that mean something to the
+// edge. Nearly every line of a request is about another one, so that its first
+// character and its length rule most of them out before the name is folded.
+type fieldNames struct {
+	first   [256]bool // first characters of the names, unfolded
+	lengths uint64    // bit n%64 is set where some name has n characters
+	names   map[string]Field
+}
+
+func newFieldNames(p *Policy) fieldNames {
+	f := fieldNames{names: make(map[string]Field)}
+	for _, n := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
+		f.add(n, FieldOverride)
+	}
+	f.add("Upgrade", FieldUpgrade)
+	f.add("Connection", FieldConnection)
+	f.add("HTTP2-Settings", FieldRemoved)
+	if p.Token != nil {
+		f.add(p.Token.Source.Header, FieldToken)
+	}
+	for _, src := range p.Sources {
+		f.add(src.Header, FieldRemoved)
+	}
+	id := p.Identity
+	for _, n := range id.list() {
+		if *n != "" {
+			f.add(*n, FieldRemoved)
+		}
+	}
+	f.begin(identityPrefix[0])
+	return f
+}
+
+func (f *fieldNames) add(name string, means Field) {
+	name = ascii.FoldName(name)
+	f.names[name] = means
+	f.begin(name[0])
+	f.lengths |= 1 << (len(name) % 64)
+}
+
+// begin notes every character that folds to c.
+func (f *fieldNames) begin(c byte) {
+	for i := range f.first {
+		f.first[i] = f.first[i] || ascii.FoldNameByte(byte(i)) == c
+	}
+}
+
+// Field says what the header field called name means, under any name that folds
+// to one that is known ([ascii.FoldName]): backends read the others as that one
+// (R20, R32, R36).
+func (p *Policy) Field(name string) Field {
+	f := &p.fields
+	if name == "" || !f.first[name[0]] {
+		return FieldOther
+	}
+	if f.lengths&(1<<(len(name)%64)) != 0 && len(name) <= maxFieldName {
+		var buf [maxFieldName]byte
+		for i := range len(name) {
+			buf[i] = ascii.FoldNameByte(name[i])
+		}
+		if means := f.names[string(buf[:len(name)])]; means != FieldOther {
+			return means
+		}
+	}
+	if ascii.HasFoldedPrefix(name, identityPrefix) {
+		return FieldRemoved
+	}
+	return FieldOther
+}
+
+// IsToken says whether name is the customer token's own field, and not one of its
+// aliases.
+func (p *Policy) IsToken(name string) bool {
+	return p.Token != nil && ascii.EqualFold(name, p.Token.Source.Header)
+}
+
+// CleanConnection returns a Connection line without the options that name a field
+// which the edge removes or sets, so that a proxy behind cannot be told to drop what
+// the edge sets (R37), nor to open a tunnel. keepUpgrade keeps the option of a
+// WebSocket.
+func (p *Policy) CleanConnection(line string, keepUpgrade bool) string {
+	if line == "keep-alive" || line == "close" {
+		return line
+	}
+	var kept []string
+	dropped := false
+	for option := range strings.SplitSeq(line, ",") {
+		switch p.Field(strings.Trim(option, " \t")) {
+		case FieldOther:
+		case FieldUpgrade:
+			if keepUpgrade {
+				break
+			}
+			dropped = true
+			continue
+		default:
+			dropped = true
+			continue
+		}
+		kept = append(kept, option)
+	}
+	if !dropped {
+		return line
+	}
+	return strings.TrimSpace(strings.Join(kept, ","))
+}
+
+// FramesMessage says whether the header field called name frames or routes a
+// message, or is written by proxies before: a line of it is not simply taken away.
+func FramesMessage(name string) bool {
+	switch folded := ascii.FoldName(name); folded {
+	case "forwarded", "via", "x-real-ip", "host", "te", "trailer", "expect":
+		return true
+	default:
+		for _, prefix := range []string{"x-forwarded-", "x-envoy-", "content-", "sec-websocket-"} {
+			if strings.HasPrefix(folded, prefix) {
+				return true
+			}
+		}
+		return false
+	}
+}
