@@ -11,6 +11,7 @@ import (
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
 
+	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/wasmfilter/plugin"
 )
 
@@ -34,6 +35,7 @@ type context struct {
 	plugin  *plugin.Plugin
 	free    []*stream          // of requests that have ended
 	waiting map[uint32]*stream // of requests that wait for a node
+	lines   []core.Header      // of the request at hand
 }
 
 // OnPluginStart configures the plugin. Envoy refuses to start, or refuses the
@@ -78,12 +80,14 @@ type stream struct {
 	types.DefaultHttpContext
 	context *context
 	id      uint32
+	more    bool // than its headers
 	stopped bool
 }
 
 // OnHttpRequestHeaders decides the request.
-func (s *stream) OnHttpRequestHeaders(int, bool) types.Action {
-	switch s.context.plugin.Request(s.id) {
+func (s *stream) OnHttpRequestHeaders(_ int, end bool) types.Action {
+	s.more = !end
+	switch s.context.plugin.Request(s.id, s.more) {
 	case plugin.Continue:
 		return types.ActionContinue
 	case plugin.Wait:
@@ -97,8 +101,17 @@ func (s *stream) OnHttpRequestHeaders(int, bool) types.Action {
 // the client was answered: nothing of it goes upstream (R69).
 func (s *stream) OnHttpRequestBody(int, bool) types.Action { return s.held() }
 
-// OnHttpRequestTrailers does the same with trailers.
-func (s *stream) OnHttpRequestTrailers(int) types.Action { return s.held() }
+// OnHttpRequestTrailers takes from trailers what must not go on, and holds them back
+// like a body.
+func (s *stream) OnHttpRequestTrailers(int) types.Action {
+	if s.stopped && s.context.waiting[s.id] == nil {
+		return types.ActionPause
+	}
+	if s.context.plugin.Trailers(s.id) == plugin.Stop {
+		s.stopped = true
+	}
+	return s.held()
+}
 
 func (s *stream) held() types.Action {
 	if s.stopped {
@@ -109,7 +122,7 @@ func (s *stream) held() types.Action {
 
 // OnHttpStreamDone ends the context.
 func (s *stream) OnHttpStreamDone() {
-	if s.context.waiting[s.id] != nil {
+	if s.more || s.context.waiting[s.id] != nil {
 		delete(s.context.waiting, s.id)
 		s.context.plugin.Done(s.id)
 	}
@@ -119,16 +132,40 @@ func (s *stream) OnHttpStreamDone() {
 // host is Envoy.
 type host struct{ *context }
 
-func (host) RequestHeaders() ([][2]string, error) {
+func (h host) RequestHeaders() ([]core.Header, error) {
 	lines, err := proxywasm.GetHttpRequestHeaders()
 	trap(lines)
-	return lines, err
+	return h.take(lines), err
+}
+
+// take makes lines what core calls them, in memory that is used again.
+func (c *context) take(lines [][2]string) []core.Header {
+	c.lines = c.lines[:0]
+	for _, l := range lines {
+		c.lines = append(c.lines, core.Header{Name: l[0], Value: l[1]})
+	}
+	return c.lines
 }
 
 func (host) RemoveRequestHeader(name string) error { return proxywasm.RemoveHttpRequestHeader(name) }
 
 func (host) SetRequestHeader(name, value string) error {
 	return proxywasm.ReplaceHttpRequestHeader(name, value)
+}
+
+func (host) AddRequestHeader(name, value string) error {
+	return proxywasm.AddHttpRequestHeader(name, value)
+}
+
+func (h host) RequestTrailers() ([]core.Header, error) {
+	lines, err := proxywasm.GetHttpRequestTrailers()
+	return h.take(lines), err
+}
+
+func (host) RemoveRequestTrailer(name string) error { return proxywasm.RemoveHttpRequestTrailer(name) }
+
+func (host) AddRequestTrailer(name, value string) error {
+	return proxywasm.AddHttpRequestTrailer(name, value)
 }
 
 func (host) Respond(status uint32, headers [][2]string, body []byte) error {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
-	"github.com/keystile/keystile/core/policy"
 )
 
 // Config is the plugin's configuration, one JSON object. Its field names are
@@ -61,8 +60,14 @@ type BundleConfig struct {
 	NodeCache   int64 `json:"node_cache,omitempty"`
 	TokenCache  int64 `json:"token_cache,omitempty"`
 
-	TLSTerminators []string `json:"tls_terminators,omitempty"`
+	// TLSTerminators is refused: see [errTerminators].
+	TLSTerminators json.RawMessage `json:"tls_terminators,omitempty"`
 }
+
+// errTerminators: what Envoy calls a request's source address is the socket's or one
+// that a header names, by settings that the filter does not see; and where it is the
+// socket's, Envoy writes X-Forwarded-Proto anew.
+var errTerminators = errors.New("tls_terminators cannot be used in Envoy, which does not tell a filter whose socket a request came by: let the proxy in front speak TLS to Envoy")
 
 // The values of other_hosts and client_ip.
 const (
@@ -176,9 +181,8 @@ func (c *BundleConfig) core() (core.Config, error) {
 		ClockSkew: time.Duration(c.ClockSkew), MaxAge: time.Duration(c.MaxAge),
 		Floor: bundle.Floor{Version: c.MinVersion, PolicyVersion: c.MinPolicyVersion},
 	}
-	var err error
-	if out.TLSTerminators, err = policy.ParseIPs(c.TLSTerminators); err != nil {
-		return out, fmt.Errorf("tls_terminators: %w", err)
+	if c.TLSTerminators != nil {
+		return out, errTerminators
 	}
 	// One verifier in each worker: less than in a server that has one.
 	out.RecordCache = orDefault(out.RecordCache, 16<<20)

@@ -6,31 +6,35 @@ import (
 	"github.com/keystile/keystile/core"
 )
 
-// headers gives core the lines of a request. Its slices are used again for every
-// request.
-type headers struct {
-	lines  [][2]string
-	values []string
-}
-
-// take takes a request's lines, and puts its pseudo-headers where they belong. A
-// request that has one twice is left without a method, which no policy allows.
-func (h *headers) take(lines [][2]string, r *core.Request) {
-	h.lines, h.values = lines, h.values[:0]
+// take takes a request's lines, and puts its pseudo-headers, which come first, where
+// they belong. A request that has one twice is left without a method, which no policy
+// allows. upgrade says that a line asks for another protocol.
+func take(lines []core.Header, r *core.Request) (upgrade bool) {
 	var method, authority, path string
 	twice := false
 	set := func(to *string, value string) {
 		twice = twice || *to != ""
 		*to = value
 	}
-	for _, l := range lines {
-		switch l[0] {
+	regular := 0
+	for i := range lines {
+		l := &lines[i]
+		switch l.Name {
 		case ":method":
-			set(&method, l[1])
+			set(&method, l.Value)
 		case ":authority":
-			set(&authority, l[1])
+			set(&authority, l.Value)
 		case ":path":
-			set(&path, l[1])
+			set(&path, l.Value)
+		case "upgrade":
+			upgrade = true
+		case "transfer-encoding":
+			r.Body = true
+		case "content-length":
+			r.Body = r.Body || l.Value != "0"
+		}
+		if strings.HasPrefix(l.Name, ":") {
+			regular = i + 1
 		}
 	}
 	if twice {
@@ -38,32 +42,6 @@ func (h *headers) take(lines [][2]string, r *core.Request) {
 	}
 	r.Method, r.Authority = method, authority
 	r.Path, r.Query, _ = strings.Cut(path, "?")
-}
-
-// Values gives the lines of a name, which core writes in any case.
-func (h *headers) Values(name string) []string {
-	from := len(h.values)
-	for _, l := range h.lines {
-		if isName(l[0], name) {
-			h.values = append(h.values, l[1])
-		}
-	}
-	return h.values[from:len(h.values):len(h.values)]
-}
-
-// isName says whether lower, in lower case, is name but for ASCII case.
-func isName(lower, name string) bool {
-	if len(lower) != len(name) {
-		return false
-	}
-	for i := range len(name) {
-		c := name[i]
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
+	r.Headers = core.Lines(lines[regular:])
+	return upgrade
 }

@@ -1,6 +1,10 @@
 package plugin
 
-import "time"
+import (
+	"time"
+
+	"github.com/keystile/keystile/core"
+)
 
 // Host is what the proxy does for the plugin. Only what is needed is in it, so
 // that another proxy, or a test, can take its place.
@@ -8,11 +12,19 @@ type Host interface {
 	// RequestHeaders gives every header line of the request, in order, with
 	// pseudo-headers and names in lower case (R27). What it gives is good until
 	// the next call.
-	RequestHeaders() ([][2]string, error)
+	RequestHeaders() ([]core.Header, error)
 	// RemoveRequestHeader removes all lines of a name.
 	RemoveRequestHeader(name string) error
 	// SetRequestHeader makes value the only line of a name.
 	SetRequestHeader(name, value string) error
+	// AddRequestHeader adds a line to those of a name.
+	AddRequestHeader(name, value string) error
+	// RequestTrailers gives every line of the request's trailer.
+	RequestTrailers() ([]core.Header, error)
+	// RemoveRequestTrailer removes all lines of a name.
+	RemoveRequestTrailer(name string) error
+	// AddRequestTrailer adds a line to those of a name.
+	AddRequestTrailer(name, value string) error
 	// Respond answers the client, and nothing goes upstream.
 	Respond(status uint32, headers [][2]string, body []byte) error
 

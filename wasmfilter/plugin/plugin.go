@@ -30,9 +30,10 @@ type Plugin struct {
 
 	// One request at a time, so that its parts are used again.
 	request  core.Request
-	headers  headers
-	removed  []string
+	done     []string // names of lines that were seen to
 	response [][2]string
+
+	bodies map[uint32]*body // of requests that are more than their headers
 
 	hurried bool // a tick was asked for at once
 }
@@ -52,16 +53,21 @@ type edge struct {
 	status   string // logged last
 }
 
+// body is what comes behind a request's headers.
+type body struct {
+	passed   bool // it is for somebody else's host
+	decided  bool
+	decision core.Decision
+	trailers bool // they have come before the decision
+}
+
 // tickInterval is how often counters are written out and the verifiers' caches
 // do what they put off.
 const tickInterval = 100 * time.Millisecond
 
 // New returns a Plugin that denies everything until it is configured.
 func New(h Host) *Plugin {
-	p := &Plugin{host: h}
-	p.request.Headers = &p.headers
-	p.request.ClientIP = p.clientIP
-	return p
+	return &Plugin{host: h, bodies: make(map[uint32]*body)}
 }
 
 // Configure takes a configuration over. With an error the proxy must not start,
@@ -143,12 +149,35 @@ const (
 	Wait
 )
 
-// Request decides the request with the number id, when its headers have come.
-// Whatever goes wrong is a denial.
-func (p *Plugin) Request(id uint32) Action { return p.handle(id, true) }
+// Request decides the request with the number id, when its headers have come; more
+// says that a body or trailers follow. Whatever goes wrong is a denial.
+func (p *Plugin) Request(id uint32, more bool) Action {
+	if more {
+		p.bodies[id] = new(body)
+	}
+	return p.handle(id, true)
+}
+
+// Trailers takes from a request's trailers what must not go on, when they have come
+// (R30).
+func (p *Plugin) Trailers(id uint32) (action Action) {
+	defer p.recovered(&action)
+	b := p.bodies[id]
+	switch {
+	case b == nil:
+		return p.unavailable() // nothing was said to follow
+	case b.passed:
+		return Continue
+	case !b.decided:
+		b.trailers = true
+		return Wait
+	}
+	return p.filterTrailers(&b.decision)
+}
 
 // Done forgets the request with the number id.
 func (p *Plugin) Done(id uint32) {
+	delete(p.bodies, id)
 	for _, e := range p.edges {
 		if e.source != nil {
 			e.source.gone(id)
@@ -156,53 +185,71 @@ func (p *Plugin) Done(id uint32) {
 	}
 }
 
+// recovered makes a panic a denial.
+func (p *Plugin) recovered(action *Action) {
+	if v := recover(); v != nil {
+		p.host.Log(Error, fmt.Sprintf("keystile: panic: %v", v))
+		*action = p.unavailable()
+	}
+}
+
 // handle decides a request; mayWait says whether it may wait for a node.
 func (p *Plugin) handle(id uint32, mayWait bool) (action Action) {
-	defer func() {
-		if v := recover(); v != nil {
-			p.host.Log(Error, fmt.Sprintf("keystile: panic: %v", v))
-			action = p.unavailable()
-		}
-	}()
-	r := &p.request
-	r.TLS, r.SNI = len(p.host.Property("connection", "tls_version")) > 0, ""
-	p.headers.take(nil, r)
-	var e *edge
-	if r.TLS {
-		r.Peer = netip.Addr{}
-	} else {
-		// Decided before any header is read, but where a proxy in front may have
-		// ended TLS (R2). Whose answer it is depends on the host alone.
-		r.Peer, _ = parsePeer(p.host.Property("source", "address"))
-		if p.config.ReadyPath != "" && string(p.host.Property("request", "path")) == p.config.ReadyPath {
-			return p.ready()
-		}
-		var served bool
-		e, served = p.edgeFor(string(p.host.Property("request", "host")))
-		switch {
-		case !served && p.config.OtherHosts == pass:
-			return Continue
-		case !e.verifier.MayTerminate(r.Peer):
-			return p.decide(e, id, mayWait)
-		}
+	defer p.recovered(&action)
+	p.request = core.Request{ClientIP: p.clientIP}
+	if len(p.host.Property("connection", "tls_version")) == 0 {
+		return p.handlePlain(id)
 	}
+	return p.handleTLS(id, mayWait)
+}
+
+// handlePlain refuses a request by plain HTTP. No header is read (R2): whose answer it
+// is depends on the host alone.
+func (p *Plugin) handlePlain(id uint32) Action {
+	if p.isReady(string(p.host.Property("request", "path"))) {
+		return p.ready()
+	}
+	e, served := p.edgeFor(string(p.host.Property("request", "host")))
+	if !served && p.config.OtherHosts == pass {
+		return p.pass(id)
+	}
+	return p.decide(e, id, false)
+}
+
+func (p *Plugin) handleTLS(id uint32, mayWait bool) Action {
 	lines, err := p.host.RequestHeaders()
 	if err != nil {
 		p.host.Log(Error, "keystile: the request's headers cannot be read: "+err.Error())
 		return p.unavailable()
 	}
-	p.headers.take(lines, r)
-	if p.config.CheckSNI && r.TLS {
+	r := &p.request
+	r.TLS = true
+	if take(lines, r) {
+		r.HTTP11 = string(p.host.Property("request", "protocol")) == "HTTP/1.1"
+	}
+	if p.config.CheckSNI {
 		r.SNI = string(p.host.Property("connection", "requested_server_name"))
 	}
-	if p.config.ReadyPath != "" && r.Path == p.config.ReadyPath {
+	if p.isReady(r.Path) {
 		return p.ready()
 	}
 	e, served := p.edgeFor(r.Authority)
 	if !served && p.config.OtherHosts == pass {
-		return Continue
+		return p.pass(id)
 	}
 	return p.decide(e, id, mayWait)
+}
+
+// pass lets a request for somebody else's host go on as it is.
+func (p *Plugin) pass(id uint32) Action {
+	if b := p.bodies[id]; b != nil {
+		b.passed = true
+	}
+	return Continue
+}
+
+func (p *Plugin) isReady(path string) bool {
+	return p.config.ReadyPath != "" && path == p.config.ReadyPath
 }
 
 func (p *Plugin) decide(e *edge, id uint32, mayWait bool) Action {
@@ -211,13 +258,20 @@ func (p *Plugin) decide(e *edge, id uint32, mayWait bool) Action {
 		return Wait
 	}
 	e.requests[d.Reason]++
-	if d.Outcome == core.Allow {
-		if d.Key != nil {
-			e.used.note(d.Key.ID)
-		}
-		return p.forward(&d)
+	if d.Outcome != core.Allow {
+		return p.answer(e, &d)
 	}
-	return p.answer(e, &d)
+	if d.Key != nil {
+		e.used.note(d.Key.ID)
+	}
+	action := p.forward(&d)
+	if b := p.bodies[id]; b != nil {
+		b.decided, b.decision = true, d
+		if b.trailers && action == Continue {
+			action = p.filterTrailers(&d)
+		}
+	}
+	return action
 }
 
 // wait fetches the node that a decision lacks, and says whether the request can
@@ -289,26 +343,11 @@ func (p *Plugin) edgeFor(authority string) (e *edge, served bool) {
 }
 
 // forward makes the request what the upstream gets: without the API key and
-// whatever clients sent under the names of identity headers, with those that say
-// who calls.
+// whatever clients sent under the names of identity headers, with those that say who
+// calls.
 func (p *Plugin) forward(d *core.Decision) Action {
-	p.removed = p.removed[:0]
-	for _, l := range p.headers.lines {
-		name := l[0]
-		if name == "connection" {
-			if cleaned := d.Connection(l[1]); cleaned != l[1] {
-				if p.host.SetRequestHeader(name, cleaned) != nil {
-					return p.unavailable()
-				}
-			}
-			continue
-		}
-		if name[0] != ':' && d.Strips(name) && !slices.Contains(p.removed, name) {
-			if p.host.RemoveRequestHeader(name) != nil {
-				return p.unavailable()
-			}
-			p.removed = append(p.removed, name)
-		}
+	if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader) != nil {
+		return p.unavailable()
 	}
 	for _, h := range d.Set {
 		if p.host.SetRequestHeader(h.Name, h.Value) != nil {
@@ -319,6 +358,42 @@ func (p *Plugin) forward(d *core.Decision) Action {
 		p.tell(d)
 	}
 	return Continue
+}
+
+func (p *Plugin) filterTrailers(d *core.Decision) Action {
+	lines, err := p.host.RequestTrailers()
+	if err == nil {
+		err = p.filter(lines, func(name, value string) (string, bool) { return value, d.Trailer(name, value) },
+			p.host.RemoveRequestTrailer, p.host.AddRequestTrailer)
+	}
+	if err != nil {
+		return p.unavailable()
+	}
+	return Continue
+}
+
+// filter removes lines, or replaces them, as becomes says. A proxy removes all lines
+// of a name at once, so that those that stay are added again.
+func (p *Plugin) filter(lines []core.Header, becomes func(name, value string) (string, bool), remove func(string) error, add func(name, value string) error) error {
+	p.done = p.done[:0]
+	for i := range lines {
+		name := lines[i].Name
+		if to, ok := becomes(name, lines[i].Value); ok && to == lines[i].Value || slices.Contains(p.done, name) {
+			continue
+		}
+		p.done = append(p.done, name)
+		if err := remove(name); err != nil {
+			return err
+		}
+		for _, l := range lines {
+			if to, ok := becomes(name, l.Value); l.Name == name && ok {
+				if err := add(name, to); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // tell gives the decision to later filters and to the access log, as the

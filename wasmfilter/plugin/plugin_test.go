@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/policies"
 )
@@ -35,7 +36,8 @@ func newShared() *shared { return &shared{make(map[string][]byte), make(map[stri
 type fake struct {
 	*shared
 	properties map[string]string
-	lines      [][2]string
+	lines      []core.Header
+	trailers   []core.Header
 	linesRead  int
 	panics     bool
 	fails      bool // of header changes
@@ -45,6 +47,7 @@ type fake struct {
 	headers  [][2]string
 	set      map[string]string
 	removed  []string
+	added    []string
 	resumed  []uint32
 	ended    []uint32 // requests that cannot be selected
 	state    string
@@ -65,7 +68,7 @@ func newFake(s *shared) *fake {
 
 var errFake = errors.New("the proxy fails")
 
-func (f *fake) RequestHeaders() ([][2]string, error) {
+func (f *fake) RequestHeaders() ([]core.Header, error) {
 	f.linesRead++
 	if f.panics {
 		panic("broken host")
@@ -77,6 +80,19 @@ func (f *fake) RequestHeaders() ([][2]string, error) {
 }
 func (f *fake) RemoveRequestHeader(name string) error {
 	f.removed = append(f.removed, name)
+	return nil
+}
+func (f *fake) AddRequestHeader(name, value string) error {
+	f.added = append(f.added, name+": "+value)
+	return nil
+}
+func (f *fake) RequestTrailers() ([]core.Header, error) { return f.trailers, nil }
+func (f *fake) RemoveRequestTrailer(name string) error {
+	f.removed = append(f.removed, "trailer "+name)
+	return nil
+}
+func (f *fake) AddRequestTrailer(name, value string) error {
+	f.added = append(f.added, "trailer "+name+": "+value)
 	return nil
 }
 func (f *fake) SetRequestHeader(name, value string) error {
@@ -143,13 +159,13 @@ func (nothing) Set(int64)  {}
 func (f *fake) request(method, url string, lines ...string) {
 	rest := strings.TrimPrefix(url, "https://")
 	host, path, _ := strings.Cut(rest, "/")
-	f.lines = [][2]string{{":method", method}, {":authority", host}, {":path", "/" + path}, {":scheme", "https"}}
+	f.lines = []core.Header{{Name: ":method", Value: method}, {Name: ":authority", Value: host}, {Name: ":path", Value: "/" + path}, {Name: ":scheme", Value: "https"}}
 	for _, l := range lines {
 		name, value, _ := strings.Cut(l, ": ")
-		f.lines = append(f.lines, [2]string{name, value})
+		f.lines = append(f.lines, core.Header{Name: name, Value: value})
 	}
 	f.properties["request.host"], f.properties["request.path"] = host, "/"+path
-	f.status, f.body, f.set, f.removed, f.state = 0, "", make(map[string]string), nil, ""
+	f.status, f.body, f.set, f.removed, f.added, f.state = 0, "", make(map[string]string), nil, nil, ""
 }
 
 // shop is a bundle of the default policy with a directory.
@@ -239,7 +255,7 @@ func TestConfigurations(t *testing.T) {
 		"no packed file":           {configuration(t, with("inline", "AAAA"), nil), "packed file"},
 		"below the floor":          {configuration(t, with("min_version", 1<<52), nil), "older"},
 		"age":                      {configuration(t, with("max_age", "soon"), nil), "write it like 15m"},
-		"everyone ends TLS":        {configuration(t, with("tls_terminators", []string{"0.0.0.0/0"}), nil), "trust everyone"},
+		"somebody ends TLS":        {configuration(t, with("tls_terminators", []string{"10.0.0.1"}), nil), "cannot be used in Envoy"},
 		"other_hosts":              {configuration(t, good, map[string]any{"other_hosts": "open"}), "use refuse or pass"},
 		"client_ip":                {configuration(t, good, map[string]any{"client_ip": "left"}), "use peer or forwarded"},
 		"ready_path":               {configuration(t, good, map[string]any{"ready_path": "ready"}), "slash"},
@@ -312,7 +328,7 @@ func TestPlainHTTPReadsNothing(t *testing.T) {
 	answers := make(map[string]bool)
 	for _, lines := range [][]string{nil, {"authorization: Bearer " + key}, {"authorization: Bearer x", "x-forwarded-proto: https"}} {
 		f.request("GET", "https://api.test/x", lines...)
-		if p.Request(1) != Stop || f.status != 403 || f.linesRead != 0 {
+		if p.Request(1, false) != Stop || f.status != 403 || f.linesRead != 0 {
 			t.Errorf("%q: %d, %d header reads", lines, f.status, f.linesRead)
 		}
 		answers[f.body] = true
@@ -331,18 +347,18 @@ func TestFailsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.request("GET", "https://api.test/x", "authorization: Bearer "+key)
-	if p.Request(1) != Continue || f.set["Keystile-Kind"] != "secret" || !slices.Contains(f.removed, "authorization") {
+	if p.Request(1, false) != Continue || f.set["Keystile-Kind"] != "secret" || !slices.Contains(f.removed, "authorization") {
 		t.Fatalf("a good key: %d %s", f.status, f.body)
 	}
 	for name, set := range map[string]func(){"headers fail": func() { f.fails = true }, "the host panics": func() { f.panics = true }} {
 		f.request("GET", "https://api.test/x", "authorization: Bearer "+key)
 		set()
-		if p.Request(1) != Stop || f.status != 503 {
+		if p.Request(1, false) != Stop || f.status != 503 {
 			t.Errorf("%s: %d", name, f.status)
 		}
 		f.fails, f.panics = false, false
 	}
-	if unconfigured := New(f); unconfigured.Request(1) != Stop || f.status != 503 {
+	if unconfigured := New(f); unconfigured.Request(1, false) != Stop || f.status != 503 {
 		t.Errorf("before it is configured: %d", f.status)
 	}
 	for name, lines := range map[string][][2]string{
@@ -350,7 +366,7 @@ func TestFailsClosed(t *testing.T) {
 	} {
 		f.request("GET", "https://api.test/x")
 		f.lines = lines
-		if p.Request(1) != Stop || f.status < 400 {
+		if p.Request(1, false) != Stop || f.status < 400 {
 			t.Errorf("%s: %d", name, f.status)
 		}
 	}
@@ -385,7 +401,7 @@ func TestOtherHosts(t *testing.T) {
 				} else if want != 0 {
 					expected = 403
 				}
-				action := p.Request(1)
+				action := p.Request(1, false)
 				if f.status != expected || (action == Continue) != (expected == 0) {
 					t.Errorf("%q, TLS %v, loaded %v: %d, not %d", host, tls, loaded, f.status, expected)
 				}
@@ -466,7 +482,7 @@ func TestWorkersShareNotes(t *testing.T) {
 			t.Fatal("a worker has no bundle", w.fake.log)
 		}
 		w.fake.request("GET", "https://api.test/x", "authorization: Bearer "+key)
-		if w.Request(7) != Wait {
+		if w.Request(7, false) != Wait {
 			t.Fatal("a node is not waited for")
 		}
 		w.settle(t, b.Directory)
@@ -505,7 +521,7 @@ func TestWaiting(t *testing.T) {
 	w.settle(t, b.Directory)
 	ask := func(id uint32) Action {
 		w.fake.request("GET", "https://api.test/x", "authorization: Bearer "+key)
-		return w.Request(id)
+		return w.Request(id, false)
 	}
 	for id := range uint32(5) {
 		if ask(id) != Wait {
