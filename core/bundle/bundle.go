@@ -65,7 +65,7 @@ type Bundle struct {
 	Policy *policy.Policy
 
 	nodes   NodeSource
-	allowed allowed
+	allowed *allowed
 	pinned  pins
 }
 
@@ -104,16 +104,21 @@ func (b *Bundle) Under(trust *Trust) (*Bundle, error) {
 // allowed are the kinds and environments that records may have.
 type allowed struct{ kinds, environments []string }
 
-func newAllowed(note *PolicyNote, p *policy.Policy) (a allowed, err error) {
+// same says whether what was verified under a is good under b too.
+func (a *allowed) same(b *allowed) bool {
+	return a == b || slices.Equal(a.kinds, b.kinds) && slices.Equal(a.environments, b.environments)
+}
+
+func newAllowed(note *PolicyNote, p *policy.Policy) (*allowed, error) {
 	for _, k := range note.Kinds {
 		if p.KindIndex(k) < 0 {
-			return a, fmt.Errorf("kind %q is not in the policy", k)
+			return nil, fmt.Errorf("kind %q is not in the policy", k)
 		}
 	}
 	for _, e := range note.Environments {
 		if !slices.Contains(p.Environments, e) {
-			return a, fmt.Errorf("environment %q is not in the policy", e)
+			return nil, fmt.Errorf("environment %q is not in the policy", e)
 		}
 	}
-	return allowed{note.Kinds, note.Environments}, nil
+	return &allowed{note.Kinds, note.Environments}, nil
 }

@@ -512,7 +512,7 @@ func TestMisplacedNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := place{count: b.Manifest.Keys}
-	n, err := parseNode(b.Manifest.Root, root, at, &b.allowed)
+	n, err := parseNode(b.Manifest.Root, root, at, b.allowed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -528,9 +528,9 @@ func TestMisplacedNode(t *testing.T) {
 		allowed allowed
 		ok      bool
 	}{
-		"right":             {leafAt, b.allowed, true},
-		"other prefix":      {place{prefix: credential.Digest{0: ^leafAt.prefix[0]}, depth: leafAt.depth, count: leafAt.count}, b.allowed, false},
-		"other count":       {place{leafAt.prefix, leafAt.depth, leafAt.count - 1}, b.allowed, false},
+		"right":             {leafAt, *b.allowed, true},
+		"other prefix":      {place{prefix: credential.Digest{0: ^leafAt.prefix[0]}, depth: leafAt.depth, count: leafAt.count}, *b.allowed, false},
+		"other count":       {place{leafAt.prefix, leafAt.depth, leafAt.count - 1}, *b.allowed, false},
 		"kind not allowed":  {leafAt, allowed{[]string{"public"}, b.allowed.environments}, false},
 		"other environment": {leafAt, allowed{b.allowed.kinds, []string{"test"}}, false},
 	} {
@@ -538,10 +538,10 @@ func TestMisplacedNode(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := parseNode(b.Manifest.Root, root, place{count: b.Manifest.Keys + 1}, &b.allowed); err == nil {
+	if _, err := parseNode(b.Manifest.Root, root, place{count: b.Manifest.Keys + 1}, b.allowed); err == nil {
 		t.Error("a branch that counts other than its parent was accepted")
 	}
-	if _, err := parseNode(b.Manifest.Root, root, place{depth: 3, count: b.Manifest.Keys}, &b.allowed); err == nil {
+	if _, err := parseNode(b.Manifest.Root, root, place{depth: 3, count: b.Manifest.Keys}, b.allowed); err == nil {
 		t.Error("a branch at a depth that is no multiple of six was accepted")
 	}
 }

@@ -44,12 +44,14 @@ func (c *Cache) Wait() {
 	}
 }
 
-func (c *Cache) get(hash Hash, at place) *node {
+// get gives a node that is good at a place, and under a policy note that allows what
+// allowed says: a note that narrows it is obeyed for nodes read before, too.
+func (c *Cache) get(hash Hash, at place, allowed *allowed) *node {
 	if c == nil {
 		return nil
 	}
 	n, ok := c.nodes.Get(hash[:])
-	if !ok || n.hash != hash || !n.standsAt(at) {
+	if !ok || n.hash != hash || !n.standsAt(at) || !n.branch() && !n.allowed.same(allowed) {
 		return nil
 	}
 	return n

@@ -66,6 +66,7 @@ type node struct {
 	start []uint8
 
 	// A leaf has the rest.
+	allowed *allowed // what it was verified under
 	data    []byte
 	digests []byte // count × 32 bytes
 	bodies  []span
@@ -208,7 +209,7 @@ func bitsAt(d *credential.Digest, at, n int) int {
 }
 
 func (n *node) parseLeaf(b []byte, at place, allowed *allowed) error {
-	n.data = b
+	n.data, n.allowed = b, allowed
 	r := wire.NewReader(b[2:])
 	names := r.Int(uint64(len(b) / 2))
 	n.strings = make([][]byte, 0, names) // each takes two bytes of b, or more

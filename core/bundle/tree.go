@@ -200,14 +200,14 @@ func (b *Bundle) node(hash Hash, at place, cache *Cache) (*node, error) {
 	if n := b.pinned.get(hash, at); n != nil {
 		return n, nil
 	}
-	if n := cache.get(hash, at); n != nil {
+	if n := cache.get(hash, at, b.allowed); n != nil {
 		return n, nil
 	}
 	raw, err := b.nodes.Node(hash)
 	if err != nil {
 		return nil, &NodeError{hash, true, err}
 	}
-	n, err := parseNode(hash, raw, at, &b.allowed)
+	n, err := parseNode(hash, raw, at, b.allowed)
 	if err != nil {
 		return nil, &NodeError{hash, false, err}
 	}
@@ -247,7 +247,7 @@ func (b *Bundle) walk(hash Hash, at place, use func(*node, []byte) error) error 
 	if err != nil {
 		return &NodeError{hash, true, err}
 	}
-	n, err := parseNode(hash, raw, at, &b.allowed)
+	n, err := parseNode(hash, raw, at, b.allowed)
 	if err != nil {
 		return &NodeError{hash, false, err}
 	}

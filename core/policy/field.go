@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/keystile/keystile/core/internal/ascii"
@@ -26,6 +27,10 @@ const (
 	FieldConnection
 )
 
+// overrides are the headers by which some upstreams let a client replace the method
+// that was decided on (R20).
+var overrides = []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"}
+
 // identityPrefix covers every identity header of this and later versions.
 const identityPrefix = "keystile-"
 
@@ -43,7 +48,7 @@ type fieldNames struct {
 
 func newFieldNames(p *Policy) fieldNames {
 	f := fieldNames{names: make(map[string]Field)}
-	for _, n := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
+	for _, n := range overrides {
 		f.add(n, FieldOverride)
 	}
 	f.add("Upgrade", FieldUpgrade)
@@ -154,3 +159,19 @@ func FramesMessage(name string) bool {
 		return false
 	}
 }
+
+// Reserved says whether the header field called name means something already, so that
+// no policy can take it for a source or for identity: it frames or routes the message,
+// is about one connection alone, or is looked at for something else.
+func Reserved(name string) bool {
+	switch folded := ascii.FoldName(name); folded {
+	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings",
+		"proxy-authenticate", "cookie", "origin", "referer", "early-data":
+		return true
+	default:
+		return FramesMessage(name) || slices.ContainsFunc(overrides, func(o string) bool { return SameField(o, name) })
+	}
+}
+
+// SameField says whether two names are aliases: backends read one as the other.
+func SameField(a, b string) bool { return ascii.FoldName(a) == ascii.FoldName(b) }

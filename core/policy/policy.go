@@ -195,6 +195,19 @@ func (id *Identity) list() []*string {
 	return []*string{&id.KeyID, &id.Kind, &id.Environment, &id.Tenant, &id.Scopes, &id.Deprecated, &id.Customer}
 }
 
+// Repeated is a name that stands for two things, or "".
+func (id *Identity) Repeated() string {
+	list := id.list()
+	for i, name := range list {
+		for _, other := range list[:i] {
+			if *name != "" && SameField(*name, *other) {
+				return *name
+			}
+		}
+	}
+	return ""
+}
+
 // Grants is what the control plane checks when it makes a key. Edges do not
 // read it: what they enforce is in the routes.
 type Grants struct {

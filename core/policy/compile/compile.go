@@ -148,7 +148,7 @@ func (c *compiler) header() error {
 			return err
 		}
 		for _, other := range p.Sources {
-			if other.Header == source.Header {
+			if policy.SameField(other.Header, source.Header) {
 				return s.Header.errorf("header %q is a source already", s.Header.s)
 			}
 		}
@@ -172,6 +172,9 @@ func (c *compiler) header() error {
 func (s sourceDoc) compile() (credential.Source, error) {
 	if !headerName.MatchString(s.Header.s) {
 		return credential.Source{}, s.Header.errorf("header %q: use letters, digits and dashes", s.Header.s)
+	}
+	if policy.Reserved(s.Header.s) {
+		return credential.Source{}, errReserved(s.Header)
 	}
 	if s.Scheme.s != "" && !headerName.MatchString(s.Scheme.s) {
 		return credential.Source{}, s.Scheme.errorf("scheme %q: use letters, digits and dashes", s.Scheme.s)
@@ -308,9 +311,38 @@ func (c *compiler) identity() error {
 		if e.value.s != "" && !headerName.MatchString(e.value.s) {
 			return e.value.errorf("header %q: use letters, digits and dashes", e.value.s)
 		}
+		if err := c.checkIdentity(e.value); err != nil {
+			return err
+		}
 		*field = textproto.CanonicalMIMEHeaderKey(e.value.s)
 	}
 	c.p.Identity = id
+	if name := id.Repeated(); name != "" {
+		return c.doc.Name.errorf("identity_headers: %s would tell the upstream two things: give each its own header", name)
+	}
+	return nil
+}
+
+func errReserved(header text) error {
+	return header.errorf("header %q has a meaning of its own in HTTP, or for Keystile: choose another name", header.s)
+}
+
+// checkIdentity refuses a header for identity that means something else already.
+func (c *compiler) checkIdentity(header text) error {
+	if header.s == "" {
+		return nil
+	}
+	if policy.Reserved(header.s) {
+		return errReserved(header)
+	}
+	for _, s := range c.p.Sources {
+		if policy.SameField(s.Header, header.s) {
+			return header.errorf("header %q is a source of the API key: choose another name", header.s)
+		}
+	}
+	if c.p.Token != nil && policy.SameField(c.p.Token.Source.Header, header.s) {
+		return header.errorf("header %q is the customer token's: choose another name", header.s)
+	}
 	return nil
 }
 
