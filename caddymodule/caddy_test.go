@@ -32,8 +32,9 @@ import (
 // home is a control plane with bundles of shipped policies.
 type home struct {
 	*control.Home
-	t   testing.TB
-	dir string
+	t     testing.TB
+	dir   string
+	extra string // global options
 }
 
 func newHome(t testing.TB, names ...string) *home {
@@ -77,7 +78,7 @@ func (h *home) create(name string, n control.NewKey) (id, key string) {
 // globals are the global options with the home's bundles.
 func (h *home) globals(extra string, names ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "{\n\tadmin off\n\tskip_install_trust\n\tlocal_certs\n\tstorage file_system %s\n%s\n\tkeystile {\n", filepath.Join(h.dir, "storage"), extra)
+	fmt.Fprintf(&b, "{\n\tadmin off\n\tskip_install_trust\n\tlocal_certs\n\tstorage file_system %s\n%s\n\tkeystile {\n", filepath.Join(h.dir, "storage"), extra+h.extra)
 	for _, name := range names {
 		bundle := h.bundle(name)
 		fmt.Fprintf(&b, "\t\tbundle %s {\n\t\t\tfile %s\n\t\t\tsigner_file %s\n\t\t\tstate %s\n\t\t}\n",
@@ -244,9 +245,7 @@ func load(t testing.TB, h *home, names []string, sites func(s *server) string) *
 		l.Close()
 	}
 	s.http, s.https = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1]
-	extra := fmt.Sprintf("\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1", ports[0], ports[1])
-	config := adapt(t, h.globals(extra, names...)+sites(s))
-	if err := caddy.Load(config, true); err != nil {
+	if err := s.load(h.globals(s.ports(), names...) + sites(s)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -255,6 +254,30 @@ func load(t testing.TB, h *home, names []string, sites func(s *server) string) *
 		}
 	})
 	return s
+}
+
+// ports are the global options for the server's addresses.
+func (s *server) ports() string {
+	_, port, _ := net.SplitHostPort(s.http)
+	_, tlsPort, _ := net.SplitHostPort(s.https)
+	return fmt.Sprintf("\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1\n", port, tlsPort)
+}
+
+// load replaces the configuration.
+func (s *server) load(caddyfile string) error { return caddy.Load(adapt(s.t, caddyfile), true) }
+
+func caddyStop() error { return caddy.Stop() }
+
+// clientOf speaks one protocol of TLS's alone.
+func (s *server) clientOf(protocol string) *http.Transport {
+	t := s.client().Transport.(*http.Transport)
+	t.TLSClientConfig.NextProtos = []string{protocol}
+	t.ForceAttemptHTTP2 = true
+	return t
+}
+
+func (s *server) dialQUIC(ctx context.Context, _ string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+	return quic.DialAddr(ctx, s.https, tc, qc)
 }
 
 func (s *server) client() *http.Client {
