@@ -428,7 +428,7 @@ func TestHold(t *testing.T) {
 			t.Errorf("%s: holds %v", tt.name, got)
 		}
 	}
-	denied := v.Verify(request(key))
+	denied := v.Verify(request(key + "x"))
 	if _, ok := denied.Hold(); ok || denied.Outcome == core.Allow {
 		t.Errorf("a denied request holds: %v", denied)
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -38,67 +39,56 @@ const identityPrefix = "keystile-"
 const maxFieldName = 64
 
 // fieldNames holds the folded names of the header fields that mean something to the
-// edge. Nearly every line of a request is about another one, so that its first
-// character and its length rule most of them out before the name is folded.
-type fieldNames struct {
-	first   [256]bool // first characters of the names, unfolded
-	lengths uint64    // bit n%64 is set where some name has n characters
-	names   map[string]Field
+// edge, by their length: nearly every line of a request is about another one, and
+// its length and first character say so.
+type fieldNames [maxFieldName + 1][]fieldName
+
+type fieldName struct {
+	folded string
+	means  Field
 }
 
-func newFieldNames(p *Policy) fieldNames {
-	f := fieldNames{names: make(map[string]Field)}
-	for _, n := range overrides {
-		f.add(n, FieldOverride)
+func newFieldNames(p *Policy) (*fieldNames, error) {
+	f := new(fieldNames)
+	var failed error
+	add := func(name string, means Field) {
+		if name == "" || len(name) > maxFieldName {
+			failed = fmt.Errorf("header %q: a name has 1 to %d characters", name, maxFieldName)
+			return
+		}
+		// It goes before one that the name has already.
+		f[len(name)] = slices.Insert(f[len(name)], 0, fieldName{ascii.FoldName(name), means})
 	}
-	f.add("Upgrade", FieldUpgrade)
-	f.add("Connection", FieldConnection)
-	f.add("HTTP2-Settings", FieldRemoved)
+	for _, n := range overrides {
+		add(n, FieldOverride)
+	}
+	add("Upgrade", FieldUpgrade)
+	add("Connection", FieldConnection)
+	add("HTTP2-Settings", FieldRemoved)
 	if p.Token != nil {
-		f.add(p.Token.Source.Header, FieldToken)
+		add(p.Token.Source.Header, FieldToken)
 	}
 	for _, src := range p.Sources {
-		f.add(src.Header, FieldRemoved)
+		add(src.Header, FieldRemoved)
 	}
 	id := p.Identity
 	for _, n := range id.list() {
 		if *n != "" {
-			f.add(*n, FieldRemoved)
+			add(*n, FieldRemoved)
 		}
 	}
-	f.begin(identityPrefix[0])
-	return f
-}
-
-func (f *fieldNames) add(name string, means Field) {
-	name = ascii.FoldName(name)
-	f.names[name] = means
-	f.begin(name[0])
-	f.lengths |= 1 << (len(name) % 64)
-}
-
-// begin notes every character that folds to c.
-func (f *fieldNames) begin(c byte) {
-	for i := range f.first {
-		f.first[i] = f.first[i] || ascii.FoldNameByte(byte(i)) == c
-	}
+	return f, failed
 }
 
 // Field says what the header field called name means, under any name that folds
 // to one that is known ([ascii.FoldName]): backends read the others as that one
 // (R20, R32, R36).
 func (p *Policy) Field(name string) Field {
-	f := &p.fields
-	if name == "" || !f.first[name[0]] {
-		return FieldOther
-	}
-	if f.lengths&(1<<(len(name)%64)) != 0 && len(name) <= maxFieldName {
-		var buf [maxFieldName]byte
-		for i := range len(name) {
-			buf[i] = ascii.FoldNameByte(name[i])
-		}
-		if means := f.names[string(buf[:len(name)])]; means != FieldOther {
-			return means
+	if len(name) > 0 && len(name) <= maxFieldName {
+		for i := range p.fields[len(name)] {
+			if n := &p.fields[len(name)][i]; ascii.HasFoldedPrefix(name, n.folded) {
+				return n.means
+			}
 		}
 	}
 	if ascii.HasFoldedPrefix(name, identityPrefix) {

@@ -51,7 +51,7 @@ type Policy struct {
 
 	grammar *credential.Grammar
 	router  router
-	fields  fieldNames
+	fields  *fieldNames
 }
 
 // Kind is one kind of key: what a policy lets a key's prefix mean.
@@ -290,8 +290,8 @@ func (p *Policy) Init() error {
 	if err := p.Token.init(); err != nil {
 		return fmt.Errorf("customer token: %w", err)
 	}
-	p.fields = newFieldNames(p)
-	return nil
+	p.fields, err = newFieldNames(p)
+	return err
 }
 
 func (p *Policy) initRoute(r *Route) error {

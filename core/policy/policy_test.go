@@ -204,7 +204,10 @@ func TestCanonicalHost(t *testing.T) {
 func TestField(t *testing.T) {
 	p := &Policy{Identity: DefaultIdentity, Sources: sourcesOf("X-Api-Key")}
 	p.Token = &Token{Source: sourcesOf("Authorization")[0]}
-	p.fields = newFieldNames(p)
+	var err error
+	if p.fields, err = newFieldNames(p); err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]Field{
 		"X-Api-Key": FieldRemoved, "x-api-key": FieldRemoved, "X_Api_Key": FieldRemoved, "x.api.key": FieldRemoved, "X-Api_key": FieldRemoved,
 		"X.API-KEY": FieldRemoved, "Keystile-Key-Id": FieldRemoved, "keystile_key_id": FieldRemoved, "KEYSTILE.TENANT": FieldRemoved,
