@@ -140,3 +140,35 @@ func TestBinary(t *testing.T) {
 		}
 	}
 }
+
+// Every test that SECURITY.md names is there.
+func TestSecurityNamesTests(t *testing.T) {
+	text, err := os.ReadFile("SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defined := make(map[string]bool)
+	function := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, f := range function.FindAllSubmatch(source, -1) {
+			defined[string(f[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllSubmatch(text, -1)
+	if len(named) < 20 {
+		t.Errorf("SECURITY.md names %d tests", len(named))
+	}
+	for _, n := range named {
+		if !defined[string(n[1])] {
+			t.Errorf("SECURITY.md names %s, which is not there", n[1])
+		}
+	}
+}

@@ -107,7 +107,7 @@ type Bundle struct {
 
 	// Addresses or prefixes of proxies in front that end TLS. A request whose
 	// socket peer is listed counts as HTTPS if its only X-Forwarded-Proto line
-	// is `https`. Leave it empty where Caddy ends TLS itself.
+	// is `https` or `wss`. Leave it empty where Caddy ends TLS itself.
 	TLSTerminators []string `json:"tls_terminators,omitempty"`
 }
 

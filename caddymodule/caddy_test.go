@@ -505,17 +505,20 @@ func TestHandlerOptions(t *testing.T) {
 	}
 }
 
-// R39, R40: a client behind a proxy that is trusted without strictness has no
-// address; one that writes X-Forwarded-For itself keeps its own.
+// R39, R40: a client has the socket's address, whatever it writes, where no proxy is
+// trusted.
 func TestClientAddress(t *testing.T) {
 	h := newHome(t, "example")
-	_, key := h.create("example", control.NewKey{Kind: "secret", Environment: "live", IPs: []string{"192.0.2.1"}})
+	_, others := h.create("example", control.NewKey{Kind: "secret", Environment: "live", IPs: []string{"192.0.2.1"}})
+	_, own := h.create("example", control.NewKey{Kind: "secret", Environment: "live", IPs: []string{"127.0.0.1"}})
 	s := start(t, h, []string{"example"}, func(s *server) string {
 		return fmt.Sprintf("http://api.example.com, https://api.example.com {\n\tkeystile example\n\treverse_proxy %s\n}\n", s.upstream.Listener.Addr())
 	})
-	for name, headers := range map[string][]string{"no header": nil, "own header": {"X-Forwarded-For: 192.0.2.1"}, "others": {"Forwarded: for=192.0.2.1", "X-Real-Ip: 192.0.2.1"}} {
-		if r := s.do("GET", "https://api.example.com/v1/x", append(headers, "Authorization: Bearer "+key)...); r.StatusCode != 403 {
-			t.Errorf("%s: %d", name, r.StatusCode)
+	for name, headers := range map[string][]string{"no header": nil, "another's": {"X-Forwarded-For: 192.0.2.1"}, "others": {"Forwarded: for=192.0.2.1", "X-Real-Ip: 192.0.2.1"}} {
+		for key, want := range map[string]int{others: 403, own: 200} {
+			if r := s.do("GET", "https://api.example.com/v1/x", append(headers, "Authorization: Bearer "+key)...); r.StatusCode != want {
+				t.Errorf("%s: %d, not %d", name, r.StatusCode, want)
+			}
 		}
 	}
 }

@@ -278,7 +278,9 @@ func TestEveryOutcome(t *testing.T) {
 		"plain":     func(r *core.Request) { r.TLS = false },
 		"malformed": func(r *core.Request) { r.Path = "//" },
 		"in URL":    func(r *core.Request) { r.Query = "k=" + key },
-		"unknown":   func(r *core.Request) { r.Headers = core.Lines{{Name: "Authorization", Value: "Bearer " + key[:len(key)-1] + "_"}} },
+		"unknown": func(r *core.Request) {
+			r.Headers = core.Lines{{Name: "Authorization", Value: "Bearer " + key[:len(key)-1] + "_"}}
+		},
 		"cookie":    func(r *core.Request) { r.Headers = core.Lines{{Name: "Cookie", Value: key}} },
 		"panic":     func(r *core.Request) { r.Headers = panics{} },
 		"no bundle": nil,
