@@ -462,3 +462,38 @@ func TestKeyUnderAnotherName(t *testing.T) {
 		}
 	}
 }
+
+// R5: CONNECT is refused, with a protocol too, by every version of HTTP that lets it
+// come to a handler.
+func TestConnect(t *testing.T) {
+	h := newHome(t, "vinr")
+	_, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
+	s := start(t, h, []string{"vinr"}, vinr)
+	conn, err := s.dialQUIC(context.Background(), "", &tls.Config{InsecureSkipVerify: true, ServerName: "api.vinr.com", NextProtos: []string{"h3"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseWithError(0, "")
+	client := new(http3.Transport).NewClientConn(conn)
+	for _, protocol := range []string{"websocket", "connect-udp"} {
+		stream, err := client.OpenRequestStream(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newRequest(t, http.MethodConnect, "https://api.vinr.com/v1/payments", "X-Api-Key: "+key, "Sec-WebSocket-Version: 13")
+		r.Proto = protocol
+		if err := stream.SendRequestHeader(r); err != nil {
+			t.Fatal(err)
+		}
+		response, err := stream.ReadResponse()
+		if err != nil || response.StatusCode != http.StatusBadRequest {
+			t.Errorf("HTTP/3, %s: %v %v", protocol, response, err)
+		}
+	}
+	if response, err := s.raw("CONNECT api.vinr.com:443 HTTP/1.1\nHost: api.vinr.com:443\nX-Api-Key: "+key+"\n\n", preface); err != nil || response.StatusCode != http.StatusBadRequest {
+		t.Errorf("HTTP/1.1: %v %v", response, err)
+	}
+	if len(s.reached) > 0 {
+		t.Error("the upstream was reached")
+	}
+}
