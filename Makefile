@@ -84,7 +84,8 @@ bench: build wasm envoy ## Measure core, bundles, Envoy and Caddy (up to 15 minu
 	$(GO) run ./internal/bench/caddy
 
 .PHONY: soak
-soak: wasm envoy ## Send a million random requests through Envoy (minutes)
+soak: wasm envoy ## Reload Caddy under load for two minutes; send a million random requests through Envoy
+	$(GO) test -race ./caddymodule -count=1 -timeout 10m -run TestReloadUnderLoad -v -args -reloads 2m
 	$(GO) test ./wasmfilter -count=1 -timeout 60m -run TestRandomRequests -v -args -soak 1000000
 
 .PHONY: clean

@@ -212,7 +212,6 @@ func (e *edge) Destruct() error {
 	e.start.Do(func() { close(e.stopped) }) // it has not begun
 	<-e.stopped
 	living.remove(e)
-	e.verifier.Close()
 	return nil
 }
 

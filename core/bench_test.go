@@ -72,7 +72,6 @@ func benchVerifier(b *testing.B) (*core.Verifier, []string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(v.Close)
 	if err := v.Activate(opened); err != nil {
 		b.Fatal(err)
 	}

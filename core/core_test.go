@@ -124,7 +124,6 @@ func newVerifier(t testing.TB, config core.Config) *core.Verifier {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(v.Close)
 	return v
 }
 

@@ -76,7 +76,6 @@ func newHostile(t testing.TB) *hostile {
 	h.pack = pack.Bytes()
 	reasons := make(map[policy.Reason]int)
 	v := h.verifier(t, h.pack)
-	defer v.Close()
 	for _, r := range h.probes {
 		d := v.Verify(r)
 		h.want = append(h.want, d.Reason)
@@ -120,7 +119,6 @@ func (h *hostile) probe(t testing.TB, what string, pack []byte) (opened bool) {
 	if v == nil {
 		return false
 	}
-	defer v.Close()
 	for i, r := range h.probes {
 		d := v.Verify(r)
 		if d.Reason == h.want[i] {
@@ -140,7 +138,6 @@ func (h *hostile) probe(t testing.TB, what string, pack []byte) (opened bool) {
 func TestEveryBitFlipped(t *testing.T) {
 	h := newHostile(t)
 	inUse := h.verifier(t, h.pack)
-	defer inUse.Close()
 	step := 97
 	if *everyBit {
 		step = 1

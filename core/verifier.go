@@ -18,8 +18,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/dgraph-io/ristretto/v2"
-
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/internal/cache"
@@ -55,7 +53,7 @@ const mib = 1 << 20
 // use.
 type Verifier struct {
 	config  Config
-	records *ristretto.Cache[[]byte, *entry]
+	records *cache.Cache[*entry]
 	nodes   *bundle.Cache
 	tokens  *token.Verifier
 
@@ -70,8 +68,8 @@ type snapshot struct {
 	policies   uint64 // grows when the policy changes
 }
 
-// New returns a Verifier without a bundle, which denies everything. Close ends
-// its goroutines.
+// New returns a Verifier without a bundle, which denies everything. It needs no
+// end: its caches go when nobody can call it any more.
 func New(config Config) (*Verifier, error) {
 	for _, p := range config.TLSTerminators {
 		if !p.IsValid() || p.Bits() == 0 {
@@ -97,12 +95,9 @@ func New(config Config) (*Verifier, error) {
 		return nil, fmt.Errorf("record cache: %w", err)
 	}
 	if v.nodes, err = bundle.NewCache(config.NodeCache); err != nil {
-		v.records.Close()
 		return nil, fmt.Errorf("node cache: %w", err)
 	}
 	if v.tokens, err = token.NewVerifier(config.TokenCache); err != nil {
-		v.records.Close()
-		v.nodes.Close()
 		return nil, fmt.Errorf("token cache: %w", err)
 	}
 	return v, nil
@@ -112,13 +107,6 @@ func setDefault[T int64 | time.Duration](value *T, to T) {
 	if *value == 0 {
 		*value = to
 	}
-}
-
-// Close ends the caches. Verify must not be called afterwards.
-func (v *Verifier) Close() {
-	v.records.Close()
-	v.nodes.Close()
-	v.tokens.Close()
 }
 
 // Wait returns when everything cached so far can be found, for tests and for

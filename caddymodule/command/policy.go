@@ -80,7 +80,6 @@ policies/README.md describes tables. A shipped policy brings its own.`,
 			if err != nil {
 				return err
 			}
-			defer host.Close()
 			outcomes, err := table.Run(t, f, host)
 			if err != nil {
 				return err

@@ -137,7 +137,6 @@ func TestFind(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer cache.Close()
 		step := max(1, n/500)
 		for i := 0; i < n; i += step {
 			for range 2 {

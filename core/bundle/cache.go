@@ -3,8 +3,6 @@ package bundle
 import (
 	"sync/atomic"
 
-	"github.com/dgraph-io/ristretto/v2"
-
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/internal/cache"
 )
@@ -14,26 +12,19 @@ import (
 // it is read; a leaf only once a key was found in it, so that made-up keys
 // cannot push out what real ones need.
 type Cache struct {
-	nodes *ristretto.Cache[[]byte, *node]
+	nodes *cache.Cache[*node]
 }
 
 // usualNode is what a node usually costs, in bytes.
 const usualNode = 7 << 10
 
-// NewCache returns a Cache of at most limit bytes. Close ends its goroutines.
+// NewCache returns a Cache of at most limit bytes.
 func NewCache(limit int64) (*Cache, error) {
 	nodes, err := cache.New[*node](limit, usualNode, 64)
 	if err != nil {
 		return nil, err
 	}
 	return &Cache{nodes}, nil
-}
-
-// Close ends the cache.
-func (c *Cache) Close() {
-	if c != nil {
-		c.nodes.Close()
-	}
 }
 
 // Wait returns when everything kept so far can be found, for tests and hosts

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dgraph-io/ristretto/v2"
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/keystile/keystile/core/bundle"
@@ -52,14 +51,14 @@ func (c *Claims) Bound(t *policy.Token, tenant, environment, keyID string) bool 
 
 // Verifier verifies tokens. It is safe for concurrent use.
 type Verifier struct {
-	good *ristretto.Cache[[]byte, *Claims]
+	good *cache.Cache[*Claims]
 }
 
 // claimsCost is about what one cached token takes, in bytes.
 const claimsCost = 256 + cache.Entry
 
 // NewVerifier returns a Verifier that remembers good tokens in at most limit
-// bytes. Close ends its goroutines.
+// bytes.
 func NewVerifier(limit int64) (*Verifier, error) {
 	good, err := cache.New[*Claims](limit, claimsCost, 64)
 	if err != nil {
@@ -67,9 +66,6 @@ func NewVerifier(limit int64) (*Verifier, error) {
 	}
 	return &Verifier{good}, nil
 }
-
-// Close ends the cache.
-func (v *Verifier) Close() { v.good.Close() }
 
 // Verify checks raw with the policy's keys and returns its claims, whether or
 // not they have expired: the caller compares [Claims.Expires] last, since only a
@@ -92,7 +88,7 @@ func (v *Verifier) Verify(t *policy.Token, policyHash bundle.Hash, raw string, n
 		return nil, err
 	}
 	c.digest = digest
-	v.good.SetWithTTL(digest[:], c, claimsCost, max(c.Expires.Sub(now), time.Second))
+	v.good.SetFor(digest[:], c, claimsCost, max(c.Expires.Sub(now), time.Second))
 	return c, nil
 }
 

@@ -116,7 +116,7 @@ func (r *run) on(host string, t *table.Table, f *table.Fixture) ([]table.Outcome
 		if err != nil {
 			return nil, err
 		}
-		h, close = c, func() error { c.Close(); return nil }
+		h, close = c, func() error { return nil }
 	case "caddy":
 		s, err := startCaddy(f)
 		if err != nil {

@@ -23,14 +23,10 @@ func NewCore(f *Fixture) (*Core, error) {
 		return nil, err
 	}
 	if err := v.Activate(b); err != nil {
-		v.Close()
 		return nil, err
 	}
 	return &Core{v}, nil
 }
-
-// Close ends the verifier.
-func (c *Core) Close() { c.v.Close() }
 
 // Name is "core".
 func (c *Core) Name() string { return "core" }

@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"runtime"
+	"sync"
 	"testing"
+	"time"
 )
 
 func heap() int64 {
@@ -35,13 +37,47 @@ func TestCost(t *testing.T) {
 			}
 		}
 		c.Wait()
-		used := c.MaxCost() - c.RemainingCost()
+		used := c.ristretto.MaxCost() - c.ristretto.RemainingCost()
 		grown := heap() - before
 		t.Logf("limit %d, values of %d: %d values, heap %d (%.0f %% of the limit, %d when empty): %d for each", tt.limit, tt.value,
 			used/(tt.value+Entry), grown, 100*float64(grown)/float64(tt.limit), nothing, (grown-nothing)/(used/(tt.value+Entry))-tt.value)
 		if grown > tt.limit*105/100 || grown < tt.limit*80/100 {
 			t.Errorf("limit %d, values of %d: the heap has grown by %d", tt.limit, tt.value, grown)
 		}
-		c.Close()
+		runtime.KeepAlive(c)
+	}
+}
+
+// A cache is used by many and closed by none: whoever still uses it may, and its
+// goroutines end when nobody can any more.
+func TestNobodyCloses(t *testing.T) {
+	before := runtime.NumGoroutine()
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			for range 50 {
+				c, err := New[int](1<<20, 1024, 64)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for n := range 200 { // the last use is in the loop: nothing holds c after it
+					key := sha256.Sum256([]byte{byte(i), byte(n)})
+					c.Set(key[:], n, 1024)
+					c.Get(key[:])
+				}
+			}
+		})
+		group.Go(func() {
+			for range 50 {
+				runtime.GC()
+			}
+		})
+	}
+	group.Wait()
+	for begin := time.Now(); runtime.NumGoroutine() > before; runtime.GC() {
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("%d goroutines are left of 400 caches", runtime.NumGoroutine()-before)
+		}
 	}
 }
