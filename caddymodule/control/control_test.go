@@ -97,7 +97,7 @@ func TestConcurrentChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer source.Close()
-	if err := first.home.store.View(ctx, "default", func(tx Tx) error {
+	if err := first.view(ctx, func(tx Tx) error {
 		last, err := tx.Published()
 		if opened.Manifest.Version != last.Version {
 			t.Errorf("the file has version %d, and the store %d", opened.Manifest.Version, last.Version)
