@@ -42,6 +42,8 @@ type Settings struct {
 	// Directory, if it is not empty, gets the bundle too, node by node, as a
 	// static origin serves it.
 	Directory string `json:"directory,omitempty"`
+	// Life is how long a signed bundle is good; 0 is [bundle.DefaultLife].
+	Life Life `json:"life,omitzero"`
 }
 
 // Files of a bundle's folder.
@@ -106,7 +108,7 @@ func (h *Home) Close() error {
 func (h *Home) store() (Store, error) {
 	s, err := h.openStore(OpenSQLite)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("the key store %s is gone: put a copy of it there, or take over what is published with `caddy keystile keys restore`: %w", h.storeFile(), fs.ErrNotExist)
+		err = fmt.Errorf("the key store %s is gone: put a copy of it there, or take over what is published with `caddy keystile keys restore`", h.storeFile())
 	}
 	return s, err
 }
@@ -146,6 +148,7 @@ type NewBundle struct {
 	Signers   []string
 	Threshold int
 	Directory string // see [Settings]
+	Life      Life   // see [Settings]
 }
 
 // Init makes a bundle: its folder, an active and a standby policy signer and a
@@ -172,7 +175,7 @@ func (h *Home) Init(ctx context.Context, n NewBundle) (*Bundle, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(staging)
-	s := Settings{Name: n.Name, Audience: n.Audience, Hosts: n.Hosts, Signers: n.Signers, Threshold: n.Threshold, Directory: n.Directory}
+	s := Settings{Name: n.Name, Audience: n.Audience, Hosts: n.Hosts, Signers: n.Signers, Threshold: n.Threshold, Directory: n.Directory, Life: n.Life}
 	roles := map[string]string{publisherFile: "publisher"}
 	if len(n.Signers) == 0 {
 		roles[signerFile], roles[standbyFile] = "policy", "standby"

@@ -237,7 +237,7 @@ func TestReset(t *testing.T) {
 	if err := b.Build(ctx); err == nil || !strings.Contains(err.Error(), "bundle reset") {
 		t.Errorf("a version far ahead is followed by another: %v", err)
 	}
-	if err := b.Renew(ctx); err == nil {
+	if err := b.Renew(ctx, 0); err == nil {
 		t.Error("a version far ahead was renewed")
 	}
 	if err := b.Reset(ctx); err != nil {

@@ -17,7 +17,7 @@ var steps = map[string]func(b *Bundle, key string) error{
 		return err
 	},
 	"revoke":           func(b *Bundle, key string) error { _, err := b.Revoke(ctx, key); return err },
-	"renew":            func(b *Bundle, _ string) error { return b.Renew(ctx) },
+	"renew":            func(b *Bundle, _ string) error { return b.Renew(ctx, 0) },
 	"rotate publisher": func(b *Bundle, _ string) error { return b.RotatePublisher(ctx) },
 	"rotate signer":    func(b *Bundle, _ string) error { return b.RotateSigner(ctx, "") },
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/caddymodule/internal/crash"
@@ -162,11 +163,11 @@ func (b *Bundle) sign(publication *bundle.Publication, last int64, records []bun
 	if err != nil {
 		return next, nil, err
 	}
-	return b.seal(publication, last, tree, &nodes)
+	return b.seal(publication, last, b.life(), tree, &nodes)
 }
 
 // seal signs a manifest for a tree, as the version after last, and packs it.
-func (b *Bundle) seal(publication *bundle.Publication, last int64, tree bundle.Tree, nodes *bundle.Nodes) (next Published, pack func(io.Writer) error, err error) {
+func (b *Bundle) seal(publication *bundle.Publication, last int64, life time.Duration, tree bundle.Tree, nodes *bundle.Nodes) (next Published, pack func(io.Writer) error, err error) {
 	version, err := bundle.NextVersion(last, b.home.now())
 	if err != nil {
 		return next, nil, err
@@ -175,7 +176,7 @@ func (b *Bundle) seal(publication *bundle.Publication, last int64, tree bundle.T
 	if err != nil {
 		return next, nil, err
 	}
-	notes, err := publication.Manifest(tree, version, bundle.DefaultLife, publisher)
+	notes, err := publication.Manifest(tree, version, life, publisher)
 	next = publishedUnder(publication, version)
 	next.Root = tree.Root
 	return next, func(w io.Writer) error { return bundle.WritePack(w, notes, publication.Compiled, nodes) }, err
@@ -187,8 +188,9 @@ func publishedUnder(p *bundle.Publication, version int64) Published {
 
 // Renew signs the published root again, with the publisher's key and the file
 // alone: a store that is lost or broken is no outage. The store does not learn of
-// it; what it publishes next comes after the file's version.
-func (b *Bundle) Renew(ctx context.Context) error {
+// it; what it publishes next comes after the file's version. The bundle keeps its
+// life unless another is given.
+func (b *Bundle) Renew(ctx context.Context, life Life) error {
 	unlock, err := b.lock(ctx)
 	if err != nil {
 		return err
@@ -205,7 +207,10 @@ func (b *Bundle) Renew(ctx context.Context) error {
 	}
 	publication := &bundle.Publication{Notes: bundle.Notes{Policy: opened.Notes.Policy}, Compiled: source.Compiled, Note: &opened.Note}
 	tree := bundle.Tree{Root: opened.Manifest.Root, Keys: opened.Manifest.Keys}
-	_, pack, err := b.seal(publication, opened.Manifest.Version, tree, &nodes)
+	if life == 0 {
+		life = Life(opened.Life())
+	}
+	_, pack, err := b.seal(publication, opened.Manifest.Version, time.Duration(life), tree, &nodes)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ type Key struct {
 	Hint        string            `json:"hint"`   // the API key's last four characters
 	Digest      credential.Digest `json:"-"`
 	// Public is the API key itself where its kind may be shown again.
-	Public    string     `json:"public,omitempty"`
+	Public string `json:"public,omitempty"`
 	// Created is zero for a key that is known from a published bundle alone.
 	Created   time.Time  `json:"created,omitzero"`
 	NotBefore *time.Time `json:"not_before,omitempty"`
