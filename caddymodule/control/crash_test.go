@@ -16,12 +16,20 @@ var steps = map[string]func(b *Bundle, key string) error{
 		_, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 		return err
 	},
-	"revoke":           func(b *Bundle, key string) error { _, err := b.Revoke(ctx, key); return err },
-	"renew":            func(b *Bundle, _ string) error { return b.Renew(ctx, 0) },
+	"revoke": func(b *Bundle, key string) error { _, err := b.Revoke(ctx, key); return err },
+	"renew":  func(b *Bundle, _ string) error { return b.Renew(ctx, 0) },
+	"restore": func(b *Bundle, _ string) error {
+		for _, f := range storeFiles(b.home.dir) { // it is gone
+			os.Remove(f)
+		}
+		_, err := b.Restore(ctx, "")
+		return err
+	},
 	"rotate publisher": func(b *Bundle, _ string) error { return b.RotatePublisher(ctx) },
 	"rotate signer":    func(b *Bundle, _ string) error { return b.RotateSigner(ctx, "") },
 }
 
+func TestCrashRestore(t *testing.T)         { testCrash(t, "restore") }
 func TestCrashCreate(t *testing.T)          { testCrash(t, "create") }
 func TestCrashRevoke(t *testing.T)          { testCrash(t, "revoke") }
 func TestCrashRenew(t *testing.T)           { testCrash(t, "renew") }

@@ -41,7 +41,11 @@ func NewSigningKey(path, name string) (verifier string, err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	return public, errors.Join(err, f.Close())
+	if err := errors.Join(err, f.Close()); err != nil {
+		os.Remove(path) // half a key would be in the way of the next try
+		return "", fmt.Errorf("signing key: %w", err)
+	}
+	return public, nil
 }
 
 // SigningKey is a key that signs notes.
@@ -51,9 +55,10 @@ type SigningKey struct {
 	Verifier string
 }
 
-// ReadSigningKey reads a file that [NewSigningKey] wrote.
+// ReadSigningKey reads a file that [NewSigningKey] wrote. It refuses one that
+// anybody but its owner can use.
 func ReadSigningKey(path string) (*SigningKey, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := readPrivate(path)
 	if err != nil {
 		return nil, fmt.Errorf("signing key: %w", err)
 	}
@@ -67,6 +72,18 @@ func ReadSigningKey(path string) (*SigningKey, error) {
 		return nil, fmt.Errorf("signing key %s is malformed", path)
 	}
 	return &SigningKey{s, verifier}, nil
+}
+
+// readPrivate reads a key's file, which only its owner may use.
+func readPrivate(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if isOpenToOthers(info) {
+		return nil, fmt.Errorf("others can read or write %s (mode %04o), and may have done so: replace the key, or if nobody has, `chmod 600 %s`", path, info.Mode().Perm(), path)
+	}
+	return os.ReadFile(path)
 }
 
 func (b *Bundle) path(file string) string { return filepath.Join(b.dir, file) }
@@ -290,7 +307,7 @@ func (b *Bundle) RotateSigner(ctx context.Context, standby string) error {
 	if !slices.Contains(b.Signers, active.Verifier) {
 		return fmt.Errorf("the key in %s is not the bundle's standby", standby)
 	}
-	private, err := os.ReadFile(standby)
+	private, err := readPrivate(standby)
 	if err != nil {
 		return err
 	}
