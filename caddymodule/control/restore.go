@@ -70,9 +70,8 @@ func (b *Bundle) compare(tx Tx, last *Published) error {
 		return b.withoutWitness(last)
 	}
 	defer w.Close()
-	var unknown bundle.Hash
 	sameRoot := last.Root == w.manifest.Root
-	if last.Version == w.manifest.Version && (sameRoot || last.Root == unknown) {
+	if last.Version == w.manifest.Version && sameRoot {
 		return nil
 	}
 	trust, err := b.before.trust()
