@@ -198,20 +198,21 @@ func (h *Home) Init(ctx context.Context, n NewBundle) (*Bundle, error) {
 	if err := os.WriteFile(filepath.Join(staging, policyFile), n.Policy, 0o644); err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(staging, 0o755); err != nil {
-		return nil, err
+	b, err := h.read(staging)
+	if err == nil {
+		err = b.compile(nil)
 	}
-	if err := os.Rename(staging, dir); err != nil {
-		return nil, err
+	if err == nil && len(n.Signers) == 0 {
+		err = b.Build(ctx)
 	}
-	b, err := h.Bundle(n.Name)
 	if err != nil {
 		return nil, err
 	}
-	if len(n.Signers) > 0 {
-		return b, nil
+	if err := os.Chmod(staging, 0o755); err != nil {
+		return nil, err
 	}
-	return b, b.Build(ctx)
+	b.dir = dir
+	return b, os.Rename(staging, dir)
 }
 
 // write writes the settings and the list of signers into a bundle's folder.
@@ -267,11 +268,17 @@ func (h *Home) Published(name string) (*Bundle, error) {
 			return nil, fmt.Errorf("name one of the bundles %q with --bundle", names)
 		}
 	}
-	b := &Bundle{home: h, dir: filepath.Join(h.dir, name)}
-	raw, err := os.ReadFile(filepath.Join(b.dir, settingsFile))
+	b, err := h.read(filepath.Join(h.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("bundle %q is not in %s: make it with `caddy keystile init %s`", name, h.dir, name)
 	}
+	return b, err
+}
+
+// read reads a bundle's folder.
+func (h *Home) read(dir string) (*Bundle, error) {
+	b := &Bundle{home: h, dir: dir}
+	raw, err := os.ReadFile(filepath.Join(b.dir, settingsFile))
 	if err != nil {
 		return nil, err
 	}
