@@ -40,6 +40,7 @@ func TestCrashRotateSigner(t *testing.T)    { testCrash(t, "rotate signer") }
 // is believed by the edges of before, the next try gets through, and no edge ever
 // meets a version that another text was signed under.
 func testCrash(t *testing.T, name string) {
+	t.Parallel() // most of it is waiting for disks
 	step := steps[name]
 	openHome := func(dir string) (*Home, *Bundle) {
 		h, err := Open(filepath.Join(dir, "home"))

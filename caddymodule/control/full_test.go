@@ -23,6 +23,7 @@ func TestFullRotateSigner(t *testing.T)    { testFull(t, "rotate signer") }
 // published stays whole and in force, the store has its keys, what the step says
 // is true, and with space the step gets through.
 func testFull(t *testing.T, name string) {
+	t.Parallel()
 	step := steps[name]
 	openBundle := func(dir string) *Bundle {
 		b, err := open(t, filepath.Join(dir, "home")).Bundle("default")
@@ -130,6 +131,7 @@ func openQuietly(dir string) (*Bundle, error) {
 
 // A bundle is made as a whole or not at all.
 func TestFullInit(t *testing.T) {
+	t.Parallel()
 	crashtest.Full(t, func(string) {}, func(dir string) error {
 		_, err := initIn(dir)
 		return err
@@ -178,6 +180,7 @@ func TestFullUnpack(t *testing.T) {
 }
 
 func testFullCopy(t *testing.T, target string, write func(b *bundle.Bundle, compiled []byte, path string) error) {
+	t.Parallel()
 	copyOut := func(dir string) error {
 		b, err := openQuietly(dir)
 		if err != nil {

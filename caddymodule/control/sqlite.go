@@ -13,7 +13,8 @@ import (
 	"strings"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver
+	driver "modernc.org/sqlite"
+	codes "modernc.org/sqlite/lib"
 
 	"github.com/keystile/keystile/core/credential"
 )
@@ -85,7 +86,7 @@ func OpenSQLite(path string) (Store, error) {
 	db.SetMaxOpenConns(1)
 	if err := prepare(db); err != nil {
 		db.Close()
-		return nil, fmt.Errorf("key store %s: %w", path, err)
+		return nil, fmt.Errorf("key store %s: %w", path, explain(err))
 	}
 	return &sqlite{db}, nil
 }
@@ -99,6 +100,16 @@ func prepare(db *sql.DB) error {
 	err := db.QueryRow(`SELECT count(*) FROM pragma_table_info('published') WHERE name = 'root'`).Scan(&found)
 	if err == nil && found == 0 {
 		_, err = db.Exec(`ALTER TABLE published ADD COLUMN root BLOB`)
+	}
+	return err
+}
+
+// explain says what SQLite does not: of a disk that is full it often says only
+// that input or output has failed.
+func explain(err error) error {
+	var e *driver.Error
+	if errors.As(err, &e) && e.Code()&0xff == codes.SQLITE_IOERR {
+		return fmt.Errorf("%w: is the disk full?", err)
 	}
 	return err
 }
@@ -140,13 +151,16 @@ func (s *sqlite) View(ctx context.Context, name string, read func(Tx) error) err
 func (s *sqlite) run(ctx context.Context, name string, use func(Tx) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("key store: %w", err)
+		return fmt.Errorf("key store: %w", explain(err))
 	}
 	defer tx.Rollback() // does nothing after Commit
 	if err := use(&sqliteTx{ctx, tx, name}); err != nil {
-		return err
+		return explain(err)
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("key store: %w", explain(err))
+	}
+	return nil
 }
 
 type sqliteTx struct {
@@ -246,7 +260,7 @@ func (t *sqliteTx) Insert(k *Key) error {
 		t.bundle, k.ID, k.Name, k.Kind, k.Environment, k.Tenant, k.Status, k.Digest[:], k.Hint, k.Public,
 		created, toNull(k.NotBefore), toNull(k.Expires), toNull(k.Revoked), k.Replaces, string(encoded))
 	if err != nil {
-		return fmt.Errorf("key %s: %w", k.ID, err)
+		return fmt.Errorf("key store: key %s: %w", k.ID, err)
 	}
 	return nil
 }
@@ -254,7 +268,10 @@ func (t *sqliteTx) Insert(k *Key) error {
 func (t *sqliteTx) SetStatus(id, status string, expires, revoked *time.Time) error {
 	_, err := t.tx.ExecContext(t.ctx, `UPDATE keys SET status = ?, expires = coalesce(?, expires), revoked = coalesce(?, revoked) WHERE bundle = ? AND id = ?`,
 		status, toNull(expires), toNull(revoked), t.bundle, id)
-	return err
+	if err != nil {
+		return fmt.Errorf("key store: key %s: %w", id, err)
+	}
+	return nil
 }
 
 func (t *sqliteTx) Published() (p Published, err error) {
@@ -275,5 +292,8 @@ func (t *sqliteTx) SetPublished(p Published) error {
 		ON CONFLICT (bundle) DO UPDATE SET version = excluded.version, policy_version = excluded.policy_version,
 			policy_note = excluded.policy_note, compiled = excluded.compiled, root = excluded.root`,
 		t.bundle, p.Version, p.PolicyVersion, p.PolicyNote, p.Compiled, p.Root[:])
-	return err
+	if err != nil {
+		return fmt.Errorf("key store: %w", err)
+	}
+	return nil
 }
