@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/keystile/keystile/caddymodule/control"
@@ -116,23 +117,36 @@ func agingEdge(t *testing.T, life control.Life) (*edge, *control.Bundle, *observ
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
+	b := initDefault(t, h, "aging", life)
+	seen, logs := observer.New(zap.WarnLevel)
+	e := testEdge(t, b, filepath.Join(t.TempDir(), "state"), seen)
+	t.Cleanup(func() { e.Destruct() })
+	return e, b, logs
+}
+
+func initDefault(t *testing.T, h *control.Home, name string, life control.Life) *control.Bundle {
+	t.Helper()
 	document, err := policies.Policy("default")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := h.Init(t.Context(), control.NewBundle{Name: "aging", Audience: bundle.DefaultAudience, Policy: document, File: "default", Life: life})
+	b, err := h.Init(t.Context(), control.NewBundle{Name: name, Audience: bundle.DefaultAudience, Policy: document, File: "default", Life: life})
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen, logs := observer.New(zap.WarnLevel)
+	return b
+}
+
+// testEdge is an edge that has not begun. It logs to core, or nowhere.
+func testEdge(t *testing.T, b *control.Bundle, state string, core zapcore.Core) *edge {
+	t.Helper()
 	c := &resolved{
-		Name: "aging", Signers: b.Signers, State: filepath.Join(t.TempDir(), "state"),
+		Name: b.Name, Signers: b.Signers, State: state,
 		Bundle: Bundle{File: b.File(), Audience: bundle.DefaultAudience, Threshold: 1},
 	}
-	e, err := newEdge(c, zap.New(seen))
+	e, err := newEdge(c, zap.New(core))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { e.Destruct() })
-	return e, b, logs
+	return e
 }
