@@ -231,6 +231,9 @@ var mutants = []mutant{
 	{"digest of nothing", record, "case r.Digest == zero:", "case r.Digest == zero && false:", inBundle},
 	{"record's size", record, "if n := r.size(); n > MaxRecord {", "if n := 0; n > MaxRecord {", inBundle},
 
+	{"half of a life", mark, "case left <= life/2:", "case false:", inBundle},
+	{"a life's last hour", mark, "case left <= min(time.Hour, life/4):", "case left <= time.Hour:", inBundle},
+
 	// publishing
 	{"one publisher after the other", lock, "return l.unlock, l.err", "if l.err == nil {\n\t\t\tl.unlock()\n\t\t}\n\t\treturn func() {}, l.err", inControl},
 	{"renewal after the file's version", publish, "b.seal(publication, opened.Manifest.Version, ", "b.seal(publication, 0, ", inControl},
