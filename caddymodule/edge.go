@@ -52,6 +52,7 @@ type edge struct {
 	unstored *bundle.Mark
 	storeErr error     // why it could not be remembered
 	nextTry  time.Time // to remember it
+	age      aging     // told last
 }
 
 // resolved is a [Bundle] with defaults and placeholders filled in. Its JSON form
@@ -230,6 +231,7 @@ func (e *edge) watch() {
 			e.storeAgain()
 			e.watchStatus()
 			underWayOf(e.name).end(e.verifier)
+			e.watchAge(time.Now())
 		}
 	}
 }

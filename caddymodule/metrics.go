@@ -121,7 +121,7 @@ var (
 
 // Describe names the gauges.
 func (*gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{inForce, degraded, version, age, expires, keys} {
+	for _, d := range []*prometheus.Desc{inForce, degraded, version, age, expires, keys, renewalDue} {
 		ch <- d
 	}
 }
@@ -157,5 +157,6 @@ func (e *edge) collect(ch chan<- prometheus.Metric) {
 		send(age, time.Since(time.UnixMilli(b.Manifest.Version)).Seconds())
 		send(expires, float64(b.Manifest.Expires)/1000)
 		send(keys, float64(b.Manifest.Keys))
+		e.collectAge(ch, b)
 	}
 }

@@ -1,6 +1,13 @@
 package command_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
 	"testing"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -9,12 +16,124 @@ import (
 
 	_ "github.com/keystile/keystile/caddymodule"
 	_ "github.com/keystile/keystile/caddymodule/command"
+	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/caddymodule/internal/crash/crashtest"
+	"github.com/keystile/keystile/core/bundle"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"caddy": caddycmd.Main})
+	testscript.Main(m, map[string]func(){"caddy": func() {
+		crashtest.Arm()
+		caddycmd.Main()
+	}})
 }
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata"})
+}
+
+// A command that is killed (kill -9) between any two of its steps leaves a bundle
+// that is whole and no older, and what is left is finished by giving it again.
+func TestKilled(t *testing.T) {
+	template := t.TempDir()
+	keystile(t, template, 0, "init", "default")
+	keystile(t, template, 0, "keys", "create", "--kind", "secret", "-e", "live")
+	id := listed(t, template)[0].ID
+	for name, args := range map[string][]string{
+		"create":  {"keys", "create", "--kind", "secret", "-e", "live"},
+		"revoke":  {"keys", "revoke", id},
+		"renew":   {"bundle", "renew"},
+		"restore": {"keys", "restore"},
+		"build":   {"bundle", "build", "--life", "7d"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for n, killed := 1, true; killed; n++ {
+				dir := t.TempDir()
+				if out, err := exec.Command("cp", "-a", filepath.Join(template, "home"), dir).CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				if name == "restore" {
+					if err := os.Remove(filepath.Join(dir, "home", "keystile.db")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_, version := seen(t, dir)
+				if killed = keystile(t, dir, n, args...); n == 1 && !killed {
+					t.Error("it was not killed")
+				}
+				if status, v := seen(t, dir); v < version || status[id] != bundle.Active && name != "revoke" {
+					t.Errorf("killed at point %d: version %d after %d, key %v", n, v, version, status[id])
+				}
+				if killed {
+					keystile(t, dir, 0, args...)
+				}
+				status, v := seen(t, dir)
+				if v <= version || name == "revoke" != (status[id] == bundle.Revoked) || name != "create" && len(status) != 1 {
+					t.Errorf("given again after point %d: version %d after %d, %v", n, v, version, status)
+				}
+				if keys := listed(t, dir); len(keys) != len(status) {
+					t.Errorf("after point %d: %d keys in the store, and %d published", n, len(keys), len(status))
+				}
+			}
+		})
+	}
+}
+
+// keystile runs a command on the home in dir, and kills it at the n-th point. It
+// returns false if the command has come to its end before.
+func keystile(t *testing.T, dir string, n int, args ...string) (killed bool) {
+	t.Helper()
+	cmd := exec.Command("caddy", append([]string{"keystile", "--home", filepath.Join(dir, "home")}, args...)...)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", crashtest.EnvPoint, n))
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return false
+	case n > 0 && errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL:
+		return true
+	}
+	t.Fatalf("%q: %v: %s", args, err, out)
+	return false
+}
+
+func opened(t *testing.T, dir string) (*control.Home, *control.Bundle) {
+	t.Helper()
+	h, err := control.Open(filepath.Join(dir, "home"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := h.Bundle("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, b
+}
+
+func listed(t *testing.T, dir string) []*control.Key {
+	t.Helper()
+	h, b := opened(t, dir)
+	defer h.Close()
+	keys, err := b.List(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// seen is what an edge reads.
+func seen(t *testing.T, dir string) (status map[string]bundle.Status, version int64) {
+	t.Helper()
+	_, published := opened(t, dir)
+	b, source, err := published.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	status = make(map[string]bundle.Status)
+	if err := b.Walk(func(r *bundle.Record) error { status[r.KeyID] = r.Status; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return status, b.Manifest.Version
 }

@@ -18,7 +18,7 @@ import (
 
 func initCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "init <name> [--policy <name|file>] [--audience <name>] [--host [environment=]host]... [--directory <path>] [--signer <verifier key>]... [--threshold <k>]",
+		Use:   "init <name> [--policy <name|file>] [--audience <name>] [--host [environment=]host]... [--directory <path>] [--life <time>] [--signer <verifier key>]... [--threshold <k>]",
 		Short: "Makes a bundle with its signing keys",
 		Long: `Makes a bundle: its folder with a policy, an active and a standby policy
 signer and a publisher, and the first signed file, without keys.
@@ -34,6 +34,8 @@ can be replaced.
 --directory also writes the bundle, at every change, node by node into a directory
 that a web server can serve.
 
+--life is how long a signed bundle is good unless it is renewed, 10m to 7d.
+
 --signer names a policy signer whose key is elsewhere ("policy key" makes one), and
 --threshold how many of them have to sign: then no policy signer is made here, and
 nothing is published until they have signed what "policy note" writes.`,
@@ -45,6 +47,7 @@ nothing is published until they have signed what "policy note" writes.`,
 	cmd.Flags().String("directory", "", "Directory for the bundle node by node")
 	cmd.Flags().StringArray("signer", nil, "Policy signer whose key is elsewhere")
 	cmd.Flags().Int("threshold", 1, "How many of the signers have to sign")
+	lifeFlag(cmd)
 	cmd.RunE = withHome(func(cmd *cobra.Command, args []string, h *control.Home) error {
 		n := control.NewBundle{Name: args[0]}
 		from, err := cmd.Flags().GetString("policy")
@@ -75,6 +78,9 @@ nothing is published until they have signed what "policy note" writes.`,
 			return errors.New("--threshold is for signers that --signer names")
 		}
 		if n.Directory, err = absolute(cmd, "directory"); err != nil {
+			return err
+		}
+		if n.Life, err = readLife(cmd); err != nil {
 			return err
 		}
 		b, err := h.Init(cmd.Context(), n)

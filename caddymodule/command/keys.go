@@ -18,9 +18,9 @@ import (
 func keysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Creates, lists, shows, rolls and revokes API keys",
+		Short: "Creates, lists, shows, rolls, revokes and restores API keys",
 	}
-	cmd.AddCommand(createCommand(), listCommand(), showCommand(), rollCommand(), revokeCommand())
+	cmd.AddCommand(createCommand(), listCommand(), showCommand(), rollCommand(), revokeCommand(), restoreCommand())
 	return cmd
 }
 
@@ -146,7 +146,7 @@ func listCommand() *cobra.Command {
 					status += ", rotate"
 				}
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, dash(k.Name), k.Kind, k.Environment, dash(k.Tenant),
-					status, k.Hint, k.Created.Format(time.DateOnly), date(k.Expires))
+					status, dash(k.Hint), created(k, time.DateOnly), date(k.Expires))
 			}
 			t.Flush()
 		})
@@ -173,7 +173,7 @@ func showCommand() *cobra.Command {
 				{"Scopes", strings.Join(k.Scopes, " ")},
 				{"Key", k.Public},
 				{"Key ends with", k.Hint},
-				{"Created", k.Created.Format(time.RFC3339)},
+				{"Created", created(k, time.RFC3339)},
 				{"Not before", stamp(k.NotBefore)},
 				{"Expires", stamp(k.Expires)},
 				{"Revoked", stamp(k.Revoked)},
@@ -243,6 +243,53 @@ func revokeCommand() *cobra.Command {
 		return output(cmd, k, func(w io.Writer) { fmt.Fprintf(w, "Key %s is revoked.\n", k.ID) })
 	})
 	return cmd
+}
+
+func restoreCommand() *cobra.Command {
+	cmd := bundleFlag(&cobra.Command{
+		Use:   "restore [file|directory]",
+		Short: "Takes keys, revocations and ends over from the published bundle into the key store",
+		Long: `Takes keys, revocations and ends over from the published bundle into the key store,
+and publishes. It is for a store that is gone, or that was put back from an older
+copy: nothing is published from one before, since keys would cease to work or work
+again.
+
+Name a file or directory to take over as well what is in that: the copy that an
+edge has, where the file here is gone or old too.
+
+A bundle has no names, hints and times of creation of keys, and no API keys of
+kinds that may be shown again: the store goes without them.`,
+		Args: cobra.MaximumNArgs(1),
+	})
+	cmd.RunE = withPublished(func(cmd *cobra.Command, args []string, b *control.Bundle) error {
+		from := ""
+		if len(args) > 0 {
+			from = args[0]
+		}
+		var r control.Restored
+		err := progress(cmd, "restoring", func() (err error) {
+			r, err = b.Restore(cmd.Context(), from)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return output(cmd, r, func(w io.Writer) {
+			fmt.Fprintf(w, "Restored bundle %s: %d keys added, %d revoked, deprecated or ended earlier.\n", b.Name, r.Keys, r.Changed)
+			if r.Keys > 0 {
+				fmt.Fprintln(w, "The bundle has no names, hints and times of creation: the keys added are without.")
+			}
+		})
+	})
+	return cmd
+}
+
+// created is when a key was made; a published bundle does not tell that.
+func created(k *control.Key, layout string) string {
+	if k.Created.IsZero() {
+		return "unknown"
+	}
+	return k.Created.Format(layout)
 }
 
 func dash(s string) string {

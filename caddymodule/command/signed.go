@@ -25,6 +25,7 @@ type state struct {
 	Version       int64     `json:"version"`
 	Signed        time.Time `json:"signed"`
 	Expires       time.Time `json:"expires"`
+	Life          string    `json:"life"`
 	Keys          uint64    `json:"keys"`
 	Root          string    `json:"root"`
 	Kinds         []string  `json:"kinds"`
@@ -37,7 +38,7 @@ func stateOf(b *bundle.Bundle) state {
 	s := state{
 		Name: b.Note.Name, Audience: b.Note.Audience, Policy: b.Policy.Name, PolicyVersion: b.Note.Version,
 		PolicyHash: b.Note.Policy.String(), Version: b.Manifest.Version, Signed: time.UnixMilli(b.Manifest.Version).UTC(),
-		Expires: time.UnixMilli(b.Manifest.Expires).UTC(), Keys: b.Manifest.Keys, Root: b.Manifest.Root.String(),
+		Expires: time.UnixMilli(b.Manifest.Expires).UTC(), Life: b.Life().String(), Keys: b.Manifest.Keys, Root: b.Manifest.Root.String(),
 		Kinds: b.Note.Kinds, Environments: b.Note.Environments, Publishers: b.Note.Publishers, Hosts: []string{},
 	}
 	for _, h := range b.Policy.Hosts {
@@ -58,9 +59,23 @@ func inspectCommand() *cobra.Command {
 			fmt.Fprintf(w, "%s\n%s\n", b.Notes.Policy, b.Notes.Manifest)
 			fmt.Fprintf(w, "Policy %s, hosts %s.\nSigned %s, expires %s, %d keys.\n", s.Policy, strings.Join(s.Hosts, " "),
 				s.Signed.Format(time.RFC3339), s.Expires.Format(time.RFC3339), s.Keys)
+			fmt.Fprintln(w, lifeOf(b, time.Now()))
 		})
 	})
 	return cmd
+}
+
+// lifeOf says how much of a bundle's life is left, and what to do about it.
+func lifeOf(b *bundle.Bundle, now time.Time) string {
+	left := b.Left(now).Round(time.Second)
+	if left <= 0 {
+		return fmt.Sprintf("It has expired, and every request is denied: give `caddy keystile bundle renew --every 5m --bundle %s`.", b.Note.Name)
+	}
+	s := fmt.Sprintf("%s of its life of %s are left", left, b.Life())
+	if b.Due(now) == bundle.Fresh {
+		return s + "."
+	}
+	return s + ": is `caddy keystile bundle renew --every 5m` running?"
 }
 
 func verifyCommand() *cobra.Command {

@@ -20,6 +20,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/keystile/keystile/caddymodule/disk"
@@ -41,6 +42,8 @@ type Settings struct {
 	// Directory, if it is not empty, gets the bundle too, node by node, as a
 	// static origin serves it.
 	Directory string `json:"directory,omitempty"`
+	// Life is how long a signed bundle is good; 0 is [bundle.DefaultLife].
+	Life Life `json:"life,omitzero"`
 }
 
 // Files of a bundle's folder.
@@ -60,9 +63,11 @@ const (
 
 // Home is an opened control plane.
 type Home struct {
-	dir   string
-	store Store
-	now   func() time.Time
+	dir string
+	now func() time.Time
+
+	mu     sync.Mutex
+	opened Store // nil until somebody asks for it
 }
 
 // Bundle is one bundle of a home.
@@ -70,6 +75,9 @@ type Bundle struct {
 	Settings
 	home *Home
 	dir  string
+	// before are the settings under which the published bundle was signed: the
+	// signers may be about to change.
+	before Settings
 	// Policy is the compiled policy, with hosts and key sets filled in; nil if
 	// the bundle was opened by [Home.Published].
 	Policy *policy.Policy
@@ -77,20 +85,56 @@ type Bundle struct {
 
 var bundleName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
-// Open opens the home in dir; the store is made if it is not there.
+// Open opens the home in dir. It makes nothing: [Home.Init] makes the folder and
+// the store of keys, and what works without the store does not open it.
 func Open(dir string) (*Home, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("%s is a file, and a home is a folder", dir)
 	}
-	store, err := OpenSQLite(filepath.Join(dir, storeFile))
-	if err != nil {
-		return nil, err
-	}
-	return &Home{dir: dir, store: store, now: time.Now}, nil
+	return &Home{dir: dir, now: time.Now}, nil
 }
 
 // Close closes the store.
-func (h *Home) Close() error { return h.store.Close() }
+func (h *Home) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.opened == nil {
+		return nil
+	}
+	return h.opened.Close()
+}
+
+// store opens the store of keys.
+func (h *Home) store() (Store, error) {
+	s, err := h.openStore(OpenSQLite)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("the key store %s is gone: put a copy of it there, or take over what is published with `caddy keystile keys restore`", h.storeFile())
+	}
+	return s, err
+}
+
+// makeStore is store, which is made if it is not there.
+func (h *Home) makeStore() (Store, error) {
+	if err := os.MkdirAll(h.dir, 0o700); err != nil {
+		return nil, err
+	}
+	return h.openStore(MakeSQLite)
+}
+
+func (h *Home) storeFile() string { return filepath.Join(h.dir, storeFile) }
+
+func (h *Home) openStore(open func(string) (Store, error)) (Store, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.opened != nil {
+		return h.opened, nil
+	}
+	s, err := open(h.storeFile())
+	if err == nil {
+		h.opened = s
+	}
+	return s, err
+}
 
 // NewBundle is what [Home.Init] makes a bundle from.
 type NewBundle struct {
@@ -104,6 +148,7 @@ type NewBundle struct {
 	Signers   []string
 	Threshold int
 	Directory string // see [Settings]
+	Life      Life   // see [Settings]
 }
 
 // Init makes a bundle: its folder, an active and a standby policy signer and a
@@ -120,6 +165,9 @@ func (h *Home) Init(ctx context.Context, n NewBundle) (*Bundle, error) {
 	if _, err := compile.Compile(n.File, n.Policy, compile.Options{Hosts: n.Hosts}); err != nil {
 		return nil, err
 	}
+	if _, err := h.makeStore(); err != nil {
+		return nil, err
+	}
 	// Everything is made beside its place and moved there at once, so that a
 	// failure leaves no half of a bundle.
 	staging, err := os.MkdirTemp(h.dir, ".init-")
@@ -127,7 +175,7 @@ func (h *Home) Init(ctx context.Context, n NewBundle) (*Bundle, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(staging)
-	s := Settings{Name: n.Name, Audience: n.Audience, Hosts: n.Hosts, Signers: n.Signers, Threshold: n.Threshold, Directory: n.Directory}
+	s := Settings{Name: n.Name, Audience: n.Audience, Hosts: n.Hosts, Signers: n.Signers, Threshold: n.Threshold, Directory: n.Directory, Life: n.Life}
 	roles := map[string]string{publisherFile: "publisher"}
 	if len(n.Signers) == 0 {
 		roles[signerFile], roles[standbyFile] = "policy", "standby"
@@ -150,20 +198,21 @@ func (h *Home) Init(ctx context.Context, n NewBundle) (*Bundle, error) {
 	if err := os.WriteFile(filepath.Join(staging, policyFile), n.Policy, 0o644); err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(staging, 0o755); err != nil {
-		return nil, err
+	b, err := h.read(staging)
+	if err == nil {
+		err = b.compile(nil)
 	}
-	if err := os.Rename(staging, dir); err != nil {
-		return nil, err
+	if err == nil && len(n.Signers) == 0 {
+		err = b.Build(ctx)
 	}
-	b, err := h.Bundle(n.Name)
 	if err != nil {
 		return nil, err
 	}
-	if len(n.Signers) > 0 {
-		return b, nil
+	if err := os.Chmod(staging, 0o755); err != nil {
+		return nil, err
 	}
-	return b, b.Build(ctx)
+	b.dir = dir
+	return b, os.Rename(staging, dir)
 }
 
 // write writes the settings and the list of signers into a bundle's folder.
@@ -219,11 +268,17 @@ func (h *Home) Published(name string) (*Bundle, error) {
 			return nil, fmt.Errorf("name one of the bundles %q with --bundle", names)
 		}
 	}
-	b := &Bundle{home: h, dir: filepath.Join(h.dir, name)}
-	raw, err := os.ReadFile(filepath.Join(b.dir, settingsFile))
+	b, err := h.read(filepath.Join(h.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("bundle %q is not in %s: make it with `caddy keystile init %s`", name, h.dir, name)
 	}
+	return b, err
+}
+
+// read reads a bundle's folder.
+func (h *Home) read(dir string) (*Bundle, error) {
+	b := &Bundle{home: h, dir: dir}
+	raw, err := os.ReadFile(filepath.Join(b.dir, settingsFile))
 	if err != nil {
 		return nil, err
 	}
@@ -232,6 +287,7 @@ func (h *Home) Published(name string) (*Bundle, error) {
 	if err := dec.Decode(&b.Settings); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(b.dir, settingsFile), err)
 	}
+	b.before = b.Settings
 	return b, nil
 }
 

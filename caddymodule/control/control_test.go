@@ -97,7 +97,7 @@ func TestConcurrentChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer source.Close()
-	if err := first.home.store.View(ctx, "default", func(tx Tx) error {
+	if err := first.view(ctx, func(tx Tx) error {
 		last, err := tx.Published()
 		if opened.Manifest.Version != last.Version {
 			t.Errorf("the file has version %d, and the store %d", opened.Manifest.Version, last.Version)
@@ -237,7 +237,7 @@ func TestReset(t *testing.T) {
 	if err := b.Build(ctx); err == nil || !strings.Contains(err.Error(), "bundle reset") {
 		t.Errorf("a version far ahead is followed by another: %v", err)
 	}
-	if err := b.Renew(ctx); err == nil {
+	if err := b.Renew(ctx, 0); err == nil {
 		t.Error("a version far ahead was renewed")
 	}
 	if err := b.Reset(ctx); err != nil {

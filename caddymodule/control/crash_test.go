@@ -16,12 +16,20 @@ var steps = map[string]func(b *Bundle, key string) error{
 		_, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 		return err
 	},
-	"revoke":           func(b *Bundle, key string) error { _, err := b.Revoke(ctx, key); return err },
-	"renew":            func(b *Bundle, _ string) error { return b.Renew(ctx) },
+	"revoke": func(b *Bundle, key string) error { _, err := b.Revoke(ctx, key); return err },
+	"renew":  func(b *Bundle, _ string) error { return b.Renew(ctx, 0) },
+	"restore": func(b *Bundle, _ string) error {
+		for _, f := range storeFiles(b.home.dir) { // it is gone
+			os.Remove(f)
+		}
+		_, err := b.Restore(ctx, "")
+		return err
+	},
 	"rotate publisher": func(b *Bundle, _ string) error { return b.RotatePublisher(ctx) },
 	"rotate signer":    func(b *Bundle, _ string) error { return b.RotateSigner(ctx, "") },
 }
 
+func TestCrashRestore(t *testing.T)         { testCrash(t, "restore") }
 func TestCrashCreate(t *testing.T)          { testCrash(t, "create") }
 func TestCrashRevoke(t *testing.T)          { testCrash(t, "revoke") }
 func TestCrashRenew(t *testing.T)           { testCrash(t, "renew") }
@@ -32,6 +40,7 @@ func TestCrashRotateSigner(t *testing.T)    { testCrash(t, "rotate signer") }
 // is believed by the edges of before, the next try gets through, and no edge ever
 // meets a version that another text was signed under.
 func testCrash(t *testing.T, name string) {
+	t.Parallel() // most of it is waiting for disks
 	step := steps[name]
 	openHome := func(dir string) (*Home, *Bundle) {
 		h, err := Open(filepath.Join(dir, "home"))

@@ -196,9 +196,18 @@ func unix(t *time.Time) int64 {
 	return t.Unix()
 }
 
+// view reads the bundle's keys.
+func (b *Bundle) view(ctx context.Context, read func(Tx) error) error {
+	store, err := b.home.store()
+	if err != nil {
+		return err
+	}
+	return store.View(ctx, b.Name, read)
+}
+
 // List returns all keys, oldest first.
 func (b *Bundle) List(ctx context.Context) (keys []*Key, err error) {
-	err = b.home.store.View(ctx, b.Name, func(tx Tx) error {
+	err = b.view(ctx, func(tx Tx) error {
 		return tx.Each(func(k *Key) error {
 			b.describe(k)
 			keys = append(keys, k)
@@ -210,7 +219,7 @@ func (b *Bundle) List(ctx context.Context) (keys []*Key, err error) {
 
 // Show returns one key.
 func (b *Bundle) Show(ctx context.Context, id string) (k *Key, err error) {
-	err = b.home.store.View(ctx, b.Name, func(tx Tx) error {
+	err = b.view(ctx, func(tx Tx) error {
 		k, err = tx.Get(id)
 		return err
 	})
@@ -229,7 +238,7 @@ func (b *Bundle) describe(k *Key) {
 	if b.Policy == nil {
 		return
 	}
-	rotate := b.Policy.Grants.Rotate
+	rotate := b.Policy.Grants.Rotate // due, too, where nobody knows the key's age
 	k.Rotate = rotate > 0 && k.Status == active && now.Sub(k.Created) >= rotate
 }
 

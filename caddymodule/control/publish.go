@@ -1,11 +1,12 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"time"
 
 	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/caddymodule/internal/crash"
@@ -14,87 +15,127 @@ import (
 
 // Build builds the bundle from the store and the policy as they are, signs it,
 // and writes it out. It returns an error that wraps [ErrUnsigned] if the policy
-// has changed and its signers are elsewhere.
-func (b *Bundle) Build(ctx context.Context) error {
-	return b.publish(ctx, func(Tx, *Published) error { return nil }, func(p *bundle.Publication) error {
-		if !b.follows(p) {
-			return ErrUnsigned
-		}
-		return nil
-	})
+// has changed and its signers are elsewhere, and one that wraps [ErrStoreBehind]
+// if the store lacks what is in force.
+func (b *Bundle) Build(ctx context.Context) error { return b.publish(ctx, step{accept: b.onlyNew}) }
+
+// BuildTrusting is Build from a store that is right although it lacks what is in
+// force, or although nobody can tell.
+func (b *Bundle) BuildTrusting(ctx context.Context) error {
+	return b.publish(ctx, step{know: b.trustStore, open: b.home.makeStore, accept: b.onlyNew})
 }
 
-// anyNote accepts whatever policy note is in force.
-func anyNote(*bundle.Publication) error { return nil }
+// onlyNew refuses a policy note that is not for the policy as it is.
+func (b *Bundle) onlyNew(p *bundle.Publication) error {
+	if !b.follows(p) {
+		return ErrUnsigned
+	}
+	return nil
+}
 
 // change applies a change of keys and publishes the outcome.
 func (b *Bundle) change(ctx context.Context, apply func(Tx) error) error {
-	return b.publish(ctx, func(tx Tx, _ *Published) error { return apply(tx) }, anyNote)
+	return b.publish(ctx, step{prepare: func(tx Tx, _ *Published) error { return apply(tx) }})
 }
 
-// publish prepares a new version, publishes it and writes it out, under the
-// bundle's lock. prepare may change keys, and what counts as published last; accept
-// may refuse the policy note that the version would be under. The file is written
-// after the commit: a crash between the two leaves an old file, which the next
-// change or Build replaces, and never a file that the store does not know. A
-// version is never signed twice.
-func (b *Bundle) publish(ctx context.Context, prepare func(Tx, *Published) error, accept func(*bundle.Publication) error) error {
-	var pack []byte
-	var version int64
-	err := b.home.store.Update(ctx, b.Name, func(tx Tx) error {
-		last, err := tx.Published()
+// step is one publication.
+type step struct {
+	// open opens the store; nil is one that has to be there.
+	open func() (Store, error)
+	// know holds the store against what is in force, and takes over what has to
+	// be lower than the next version; nil is [Bundle.compare].
+	know func(Tx, *Published) error
+	// prepare changes keys, or what counts as published last; may be nil.
+	prepare func(Tx, *Published) error
+	// accept may refuse the policy note that the version would be under.
+	accept func(*bundle.Publication) error
+}
+
+// publish signs a new version and writes it out, under the bundle's lock. The
+// file is written beside its place before the commit, so that a full disk changes
+// nothing, and put there after it: a crash between the two leaves an old file,
+// which the next change or Build replaces, and never a file that the store does
+// not know. A version is never signed twice.
+func (b *Bundle) publish(ctx context.Context, s step) error {
+	unlock, err := b.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.open == nil {
+		s.open = b.home.store
+	}
+	store, err := s.open()
+	if err != nil {
+		return err
+	}
+	var staged *disk.Staged
+	err = store.Update(ctx, b.Name, func(tx Tx) error {
+		next, pack, err := b.next(tx, s)
 		if err != nil {
 			return err
 		}
-		if err := prepare(tx, &last); err != nil {
-			return err
-		}
-		publication, err := b.publication(last)
-		if err == nil {
-			err = accept(publication)
-		}
-		if err != nil {
-			return err
-		}
-		var records []bundle.Record
-		if err := tx.Each(func(k *Key) error {
-			r, err := k.record()
-			records = append(records, r)
-			return err
-		}); err != nil {
-			return err
-		}
-		next, packed, err := b.sign(publication, last.Version, records)
-		if err != nil {
-			return err
-		}
-		pack, version = packed, next.Version
 		crash.Point("signed")
+		if staged, err = disk.Stage(b.File(), 0o644, pack); err != nil {
+			return err
+		}
 		return tx.SetPublished(next)
 	})
+	if staged != nil {
+		defer staged.Discard()
+	}
 	if err != nil {
 		return err
 	}
 	crash.Point("committed")
-	if err := b.write(ctx, pack, version); err != nil {
-		return err
+	if err := b.place(staged); err != nil {
+		return fmt.Errorf("the change is in the key store, and not everywhere where it is published: mend that, and give `caddy keystile bundle build`: %w", err)
 	}
 	return b.promote()
 }
 
-// write writes out the packed file of a committed version, unless a later one has
-// been committed meanwhile: whoever did that writes it, and it has this change.
-func (b *Bundle) write(ctx context.Context, pack []byte, version int64) error {
-	return b.home.store.Update(ctx, b.Name, func(tx Tx) error {
-		last, err := tx.Published()
-		if err != nil || last.Version != version {
-			return err
+// next makes the version after the last one.
+func (b *Bundle) next(tx Tx, s step) (next Published, pack func(io.Writer) error, err error) {
+	last, err := tx.Published()
+	if err != nil {
+		return next, nil, err
+	}
+	if s.know == nil {
+		s.know = b.compare
+	}
+	if err := s.know(tx, &last); err != nil {
+		return next, nil, err
+	}
+	if s.prepare != nil {
+		if err := s.prepare(tx, &last); err != nil {
+			return next, nil, err
 		}
-		if err := disk.ReplaceBytes(b.File(), 0o644, pack); err != nil {
-			return err
-		}
-		return b.writeDirectory()
-	})
+	}
+	publication, err := b.publication(last)
+	if err == nil && s.accept != nil {
+		err = s.accept(publication)
+	}
+	if err != nil {
+		return next, nil, err
+	}
+	var records []bundle.Record
+	if err := tx.Each(func(k *Key) error {
+		r, err := k.record()
+		records = append(records, r)
+		return err
+	}); err != nil {
+		return next, nil, err
+	}
+	return b.sign(publication, last.Version, records)
+}
+
+// place puts the packed file of a committed version in its place, and the
+// directory after it.
+func (b *Bundle) place(staged *disk.Staged) error {
+	if err := staged.Place(); err != nil {
+		return err
+	}
+	return b.writeDirectory()
 }
 
 func (b *Bundle) writeDirectory() error {
@@ -111,7 +152,7 @@ func (b *Bundle) writeDirectory() error {
 }
 
 // sign signs records, under publication, as the version after last.
-func (b *Bundle) sign(publication *bundle.Publication, last int64, records []bundle.Record) (next Published, pack []byte, err error) {
+func (b *Bundle) sign(publication *bundle.Publication, last int64, records []bundle.Record) (next Published, pack func(io.Writer) error, err error) {
 	for i := range records {
 		if r := &records[i]; !slices.Contains(publication.Note.Kinds, r.Kind) || !slices.Contains(publication.Note.Environments, r.Environment) {
 			return next, nil, fmt.Errorf("key %s: kind %q in environment %q is not in the policy note in force: edges would refuse it", r.KeyID, r.Kind, r.Environment)
@@ -122,11 +163,11 @@ func (b *Bundle) sign(publication *bundle.Publication, last int64, records []bun
 	if err != nil {
 		return next, nil, err
 	}
-	return b.seal(publication, last, tree, &nodes)
+	return b.seal(publication, last, b.life(), tree, &nodes)
 }
 
 // seal signs a manifest for a tree, as the version after last, and packs it.
-func (b *Bundle) seal(publication *bundle.Publication, last int64, tree bundle.Tree, nodes *bundle.Nodes) (next Published, pack []byte, err error) {
+func (b *Bundle) seal(publication *bundle.Publication, last int64, life time.Duration, tree bundle.Tree, nodes *bundle.Nodes) (next Published, pack func(io.Writer) error, err error) {
 	version, err := bundle.NextVersion(last, b.home.now())
 	if err != nil {
 		return next, nil, err
@@ -135,13 +176,10 @@ func (b *Bundle) seal(publication *bundle.Publication, last int64, tree bundle.T
 	if err != nil {
 		return next, nil, err
 	}
-	notes, err := publication.Manifest(tree, version, bundle.DefaultLife, publisher)
-	if err != nil {
-		return next, nil, err
-	}
-	var out bytes.Buffer
-	err = bundle.WritePack(&out, notes, publication.Compiled, nodes)
-	return publishedUnder(publication, version), out.Bytes(), err
+	notes, err := publication.Manifest(tree, version, life, publisher)
+	next = publishedUnder(publication, version)
+	next.Root = tree.Root
+	return next, func(w io.Writer) error { return bundle.WritePack(w, notes, publication.Compiled, nodes) }, err
 }
 
 func publishedUnder(p *bundle.Publication, version int64) Published {
@@ -149,37 +187,40 @@ func publishedUnder(p *bundle.Publication, version int64) Published {
 }
 
 // Renew signs the published root again, with the publisher's key and the file
-// alone: a lost store is no outage.
-func (b *Bundle) Renew(ctx context.Context) error {
+// alone: a store that is lost or broken is no outage. The store does not learn of
+// it; what it publishes next comes after the file's version. The bundle keeps its
+// life unless another is given.
+func (b *Bundle) Renew(ctx context.Context, life Life) error {
+	unlock, err := b.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	opened, source, err := b.OpenFile()
 	if err != nil {
 		return err
 	}
 	defer source.Close()
+	var nodes bundle.Nodes
+	if err := opened.Nodes(nodes.Add); err != nil {
+		return err
+	}
 	publication := &bundle.Publication{Notes: bundle.Notes{Policy: opened.Notes.Policy}, Compiled: source.Compiled, Note: &opened.Note}
 	tree := bundle.Tree{Root: opened.Manifest.Root, Keys: opened.Manifest.Keys}
-	var pack []byte
-	var version int64
-	err = b.home.store.Update(ctx, b.Name, func(tx Tx) error {
-		last, err := tx.Published()
-		if err != nil {
-			return err
-		}
-		var nodes bundle.Nodes
-		if err := opened.Nodes(nodes.Add); err != nil {
-			return err
-		}
-		next, packed, err := b.seal(publication, max(last.Version, opened.Manifest.Version), tree, &nodes)
-		if err != nil {
-			return err
-		}
-		pack, version = packed, next.Version
-		return tx.SetPublished(next)
-	})
+	if life == 0 {
+		life = Life(opened.Life())
+	}
+	_, pack, err := b.seal(publication, opened.Manifest.Version, time.Duration(life), tree, &nodes)
 	if err != nil {
 		return err
 	}
-	return b.write(ctx, pack, version)
+	crash.Point("signed")
+	staged, err := disk.Stage(b.File(), 0o644, pack)
+	if err != nil {
+		return err
+	}
+	defer staged.Discard()
+	return b.place(staged)
 }
 
 // Reset begins the bundle's versions anew, at this clock's time. It is for
@@ -187,7 +228,7 @@ func (b *Bundle) Renew(ctx context.Context) error {
 // refuses where there are none. Edges whose clock was wrong too, and which have
 // accepted such a version, remember it.
 func (b *Bundle) Reset(ctx context.Context) error {
-	return b.publish(ctx, func(_ Tx, last *Published) error {
+	return b.publish(ctx, step{prepare: func(_ Tx, last *Published) error {
 		now := b.home.now()
 		_, manifest := bundle.NextVersion(last.Version, now)
 		_, policy := bundle.NextVersion(last.PolicyVersion, now)
@@ -199,7 +240,7 @@ func (b *Bundle) Reset(ctx context.Context) error {
 		}
 		last.Version = 0
 		return nil
-	}, anyNote)
+	}})
 }
 
 // OpenFile opens the published file as an edge does. The source has to be

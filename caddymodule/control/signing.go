@@ -41,7 +41,11 @@ func NewSigningKey(path, name string) (verifier string, err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	return public, errors.Join(err, f.Close())
+	if err := errors.Join(err, f.Close()); err != nil {
+		os.Remove(path) // half a key would be in the way of the next try
+		return "", fmt.Errorf("signing key: %w", err)
+	}
+	return public, nil
 }
 
 // SigningKey is a key that signs notes.
@@ -51,9 +55,10 @@ type SigningKey struct {
 	Verifier string
 }
 
-// ReadSigningKey reads a file that [NewSigningKey] wrote.
+// ReadSigningKey reads a file that [NewSigningKey] wrote. It refuses one that
+// anybody but its owner can use.
 func ReadSigningKey(path string) (*SigningKey, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := readPrivate(path)
 	if err != nil {
 		return nil, fmt.Errorf("signing key: %w", err)
 	}
@@ -67,6 +72,18 @@ func ReadSigningKey(path string) (*SigningKey, error) {
 		return nil, fmt.Errorf("signing key %s is malformed", path)
 	}
 	return &SigningKey{s, verifier}, nil
+}
+
+// readPrivate reads a key's file, which only its owner may use.
+func readPrivate(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if isOpenToOthers(info) {
+		return nil, fmt.Errorf("others can read or write %s (mode %04o), and may have done so: replace the key, or if nobody has, `chmod 600 %s`", path, info.Mode().Perm(), path)
+	}
+	return os.ReadFile(path)
 }
 
 func (b *Bundle) path(file string) string { return filepath.Join(b.dir, file) }
@@ -180,7 +197,7 @@ func (b *Bundle) nextNote(last Published) (*bundle.PolicyNote, error) {
 // Draft returns the text that the policy signers have to sign so that the policy
 // as it is now comes into force.
 func (b *Bundle) Draft(ctx context.Context) (text []byte, err error) {
-	err = b.home.store.View(ctx, b.Name, func(tx Tx) error {
+	err = b.view(ctx, func(tx Tx) error {
 		last, err := tx.Published()
 		if err != nil {
 			return err
@@ -213,13 +230,13 @@ func (b *Bundle) Adopt(ctx context.Context, signed ...[]byte) error {
 	if !b.follows(p) {
 		return fmt.Errorf("the note lists the publishers %q and not the one of this bundle: write it anew with `policy note`", p.Note.Publishers)
 	}
-	return b.publish(ctx, func(_ Tx, last *Published) error {
+	return b.publish(ctx, step{prepare: func(_ Tx, last *Published) error {
 		if p.Note.Version <= last.PolicyVersion {
 			return fmt.Errorf("the note has version %d, and %d is in force: write it anew with `policy note`", p.Note.Version, last.PolicyVersion)
 		}
 		*last = publishedUnder(p, last.Version)
 		return nil
-	}, anyNote)
+	}})
 }
 
 // RotatePublisher makes a new publisher's key. If this home can sign a policy
@@ -227,6 +244,9 @@ func (b *Bundle) Adopt(ctx context.Context, signed ...[]byte) error {
 // gets such a note, and the error wraps [ErrUnsigned]. Edges notice nothing but
 // that the old key counts no more.
 func (b *Bundle) RotatePublisher(ctx context.Context) error {
+	if err := b.canPublish(ctx); err != nil {
+		return err
+	}
 	_, err := NewSigningKey(b.path(nextPublisherFile), "keystile-"+b.Name+"-publisher")
 	if err != nil && !errors.Is(err, fs.ErrExist) { // one that an earlier try has made is as good
 		return err
@@ -265,6 +285,9 @@ func (b *Bundle) RotateSigner(ctx context.Context, standby string) error {
 	if b.Threshold > 1 || len(b.Signers) != 2 {
 		return errors.New("its policy signers were made elsewhere: edit signers in " + b.path(settingsFile) + ", sign a new note, and give edges the new list")
 	}
+	if err := b.canPublish(ctx); err != nil {
+		return err
+	}
 	if standby == "" {
 		standby = b.path(standbyFile)
 	}
@@ -284,7 +307,7 @@ func (b *Bundle) RotateSigner(ctx context.Context, standby string) error {
 	if !slices.Contains(b.Signers, active.Verifier) {
 		return fmt.Errorf("the key in %s is not the bundle's standby", standby)
 	}
-	private, err := os.ReadFile(standby)
+	private, err := readPrivate(standby)
 	if err != nil {
 		return err
 	}
@@ -302,6 +325,7 @@ func (b *Bundle) RotateSigner(ctx context.Context, standby string) error {
 	if err := b.Settings.write(b.dir); err != nil {
 		return err
 	}
+	b.before = b.Settings
 	crash.Point("told")
 	return os.Rename(next, b.path(standbyFile))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
 )
 
@@ -21,8 +22,9 @@ type Key struct {
 	Hint        string            `json:"hint"`   // the API key's last four characters
 	Digest      credential.Digest `json:"-"`
 	// Public is the API key itself where its kind may be shown again.
-	Public    string     `json:"public,omitempty"`
-	Created   time.Time  `json:"created"`
+	Public string `json:"public,omitempty"`
+	// Created is zero for a key that is known from a published bundle alone.
+	Created   time.Time  `json:"created,omitzero"`
 	NotBefore *time.Time `json:"not_before,omitempty"`
 	Expires   *time.Time `json:"expires,omitempty"`
 	Revoked   *time.Time `json:"revoked,omitempty"`
@@ -41,6 +43,9 @@ type Published struct {
 	PolicyVersion int64  // of the policy note
 	PolicyNote    []byte // exact bytes
 	Compiled      []byte // the policy under it
+	// Root is that of the tree of the store's keys; zero if a program before
+	// this one has signed.
+	Root bundle.Hash
 }
 
 // ErrNotFound is returned for a key that the bundle does not have.

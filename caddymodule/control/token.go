@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core/policy/compile"
 )
 
@@ -68,7 +68,7 @@ func equalKeys(a, b crypto.PublicKey) bool {
 // demoKey reads the demo's key, or makes it.
 func (b *Bundle) demoKey(algorithm string) (crypto.Signer, error) {
 	path := filepath.Join(b.dir, demoKeyFile)
-	raw, err := os.ReadFile(path)
+	raw, err := readPrivate(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeDemoKey(path, algorithm)
 	}
@@ -99,5 +99,5 @@ func makeDemoKey(path, algorithm string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	return key, disk.ReplaceBytes(path, 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }

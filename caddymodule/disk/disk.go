@@ -23,18 +23,32 @@ const leftover = time.Hour
 // Replace writes a file of the given mode by write, and puts it in path's place.
 // The directory is made if it is not there.
 func Replace(path string, mode os.FileMode, write func(io.Writer) error) error {
+	s, err := Stage(path, mode, write)
+	if err != nil {
+		return err
+	}
+	defer s.Discard()
+	return s.Place()
+}
+
+// Staged is a file that is written and flushed beside its place: a full disk
+// has been met by then.
+type Staged struct{ beside, path string }
+
+// Stage writes a file of the given mode by write beside path. It ends with
+// [Staged.Place] or [Staged.Discard].
+func Stage(path string, mode os.FileMode, write func(io.Writer) error) (*Staged, error) {
 	dir, name := filepath.Split(path)
 	dir = filepath.Clean(dir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	pattern := "." + name + ".*.new"
 	removeLeftovers(filepath.Join(dir, pattern))
 	f, err := os.CreateTemp(dir, pattern)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer os.Remove(f.Name())
 	crash.Point("created")
 	err = write(f)
 	crash.Point("written")
@@ -48,15 +62,24 @@ func Replace(path string, mode os.FileMode, write func(io.Writer) error) error {
 	if closed := f.Close(); err == nil {
 		err = closed
 	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		os.Remove(f.Name())
+		return nil, fmt.Errorf("writing %s: %w", path, err)
+	}
+	return &Staged{f.Name(), path}, nil
+}
+
+// Place puts the file in its place.
+func (s *Staged) Place() error {
+	if err := os.Rename(s.beside, s.path); err != nil {
+		return fmt.Errorf("writing %s: %w", s.path, err)
 	}
 	crash.Point("renamed")
-	return flushDir(dir)
+	return flushDir(filepath.Dir(s.path))
 }
+
+// Discard removes the file, unless it is in its place.
+func (s *Staged) Discard() { os.Remove(s.beside) }
 
 // ReplaceBytes is [Replace] by data.
 func ReplaceBytes(path string, mode os.FileMode, data []byte) error {

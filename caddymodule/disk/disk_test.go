@@ -538,3 +538,106 @@ func TestLeftovers(t *testing.T) {
 		t.Error(info.Mode(), err)
 	}
 }
+
+// A state that is there and cannot be read is not none: whatever it remembers
+// would be forgotten.
+func TestStateThatCannotBeRead(t *testing.T) {
+	p := newPublisher(t)
+	path := filepath.Join(t.TempDir(), "state")
+	if err := os.Symlink("state", path); err != nil { // round and round: it can be replaced, and not read
+		t.Fatal(err)
+	}
+	err := NewState(path, p.trust()).Raise(p.mark(start))
+	if err == nil || errors.Is(err, ErrDropped) || errors.Is(err, bundle.ErrRollback) {
+		t.Errorf("it is raised: %v", err)
+	}
+	if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("it is replaced: %v, %v", info, err)
+	}
+}
+
+// What an edge remembers is its own.
+func TestStateIsPrivate(t *testing.T) {
+	p := newPublisher(t)
+	path := filepath.Join(t.TempDir(), "folder", "state")
+	if err := NewState(path, p.trust()).Raise(p.mark(start)); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): 0o700} {
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, not %v, %v", file, info.Mode().Perm(), want, err)
+		}
+	}
+}
+
+// openPack opens a packed file's bytes, written to a file of their own.
+func (p *publisher) openPack(raw []byte) (*bundle.Bundle, []byte) {
+	p.t.Helper()
+	path := filepath.Join(p.t.TempDir(), "pack")
+	write(p.t, path, raw)
+	b, source, err := OpenBundle(path, p.trust())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { source.Close() })
+	return b, source.Compiled
+}
+
+// Pruning for a bundle that is not the one in the directory any more removes
+// nothing of its successor's.
+func TestPruneForAnother(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	before, compiled := p.openPack(p.pack(start, records(200, 0)))
+	after, _ := p.openPack(p.pack(start+1, records(200, 5)))
+	for _, b := range []*bundle.Bundle{before, after} {
+		if _, err := WriteDir(dir, b, compiled); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if removed, err := Prune(dir, before); err == nil || removed != 0 {
+		t.Errorf("%d files are removed, %v", removed, err)
+	}
+	whole := func() {
+		t.Helper()
+		b, source, err := OpenBundle(dir, p.trust())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer source.Close()
+		if err := b.Walk(func(*bundle.Record) error { return nil }); err != nil || b.Manifest != after.Manifest {
+			t.Errorf("%v", err)
+		}
+	}
+	whole()
+	if removed, err := Prune(dir, after); err != nil || removed == 0 {
+		t.Errorf("%d files are removed, %v", removed, err)
+	}
+	whole()
+}
+
+// An object that a full disk or a crash left short is written again.
+func TestShortObject(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	b, compiled := p.openPack(p.pack(start, records(200, 0)))
+	if _, err := WriteDir(dir, b, compiled); err != nil {
+		t.Fatal(err)
+	}
+	short := 0
+	if err := b.Nodes(func(h bundle.Hash, raw []byte) error {
+		short++
+		return os.WriteFile(objectFile(dir, h), raw[:len(raw)-1], 0o644)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if written, err := WriteDir(dir, b, compiled); err != nil || written != short {
+		t.Errorf("%d of %d objects are written, %v", written, short, err)
+	}
+	read, source, err := OpenBundle(dir, p.trust())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	if err := read.Walk(func(*bundle.Record) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}

@@ -23,9 +23,9 @@ type Source struct {
 	close func() error
 }
 
-// open opens a packed file or a directory. It verifies nothing:
-// [Source.Verify] does.
-func open(path string) (*Source, error) {
+// Open opens a packed file or a directory. It verifies nothing:
+// [Source.Verify] does. The source has to be closed.
+func Open(path string) (*Source, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (s *Source) Verify(trust *bundle.Trust) (*bundle.Bundle, error) {
 
 // OpenBundle opens and verifies the bundle at path. Its source has to be closed.
 func OpenBundle(path string, trust *bundle.Trust) (*bundle.Bundle, *Source, error) {
-	s, err := open(path)
+	s, err := Open(path)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -393,6 +393,36 @@ func TestTime(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if b.Life() != DefaultLife || b.Left(p.now.Add(time.Hour)) != DefaultLife-time.Hour {
+		t.Errorf("life %v, left %v", b.Life(), b.Left(p.now.Add(time.Hour)))
+	}
+	for name, tt := range map[string]struct {
+		life, gone time.Duration
+		want       Due
+	}{
+		"a day, new":           {24 * time.Hour, 0, Fresh},
+		"a day, before half":   {24 * time.Hour, 12*time.Hour - 1e6, Fresh},
+		"a day, half":          {24 * time.Hour, 12 * time.Hour, HalfGone},
+		"a day, before 1h":     {24 * time.Hour, 23*time.Hour - 1e6, HalfGone},
+		"a day, 1h":            {24 * time.Hour, 23 * time.Hour, NearEnd},
+		"a day, over":          {24 * time.Hour, 25 * time.Hour, NearEnd},
+		"two hours, 1h":        {2 * time.Hour, time.Hour, HalfGone},
+		"two hours, a quarter": {2 * time.Hour, 90 * time.Minute, NearEnd},
+		"an hour, new":         {time.Hour, 0, Fresh},
+	} {
+		m := Mark{Manifest: Manifest{Version: p.now.UnixMilli(), Expires: p.now.Add(tt.life).UnixMilli()}}
+		if got := m.Due(p.now.Add(tt.gone)); got != tt.want {
+			t.Errorf("%s: %v, not %v", name, got, tt.want)
+		}
+	}
+	if m, err := ParseManifest(b.Notes.Manifest); err != nil || *m != b.Manifest {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, bad := range [][]byte{nil, []byte("\n\n"), b.Notes.Policy, b.Notes.Manifest[1:]} {
+		if _, err := ParseManifest(bad); err == nil {
+			t.Errorf("%q is a manifest", bad)
+		}
+	}
 	for name, life := range map[string]time.Duration{"none": 0, "negative": -time.Second, "too long": MaxLife + time.Millisecond} {
 		if _, err := p.pub.Manifest(p.tree, p.now.UnixMilli(), life, p.publisher); err == nil {
 			t.Errorf("a life that is %s was signed", name)

@@ -66,6 +66,42 @@ func (m *Mark) CheckTime(now time.Time, clockSkew, maxAge time.Duration) error {
 	return nil
 }
 
+// Life is the time from the bundle's version to its expiry.
+func (m *Mark) Life() time.Duration {
+	return time.Duration(m.Manifest.Expires-m.Manifest.Version) * time.Millisecond
+}
+
+// Left is how much of the bundle's life is left at now; negative once it has
+// expired.
+func (m *Mark) Left(now time.Time) time.Duration {
+	return time.UnixMilli(m.Manifest.Expires).Sub(now)
+}
+
+// Due says how much a bundle wants to be renewed.
+type Due int
+
+// How much a bundle wants to be renewed.
+const (
+	// Fresh is a bundle of whose life less than half is gone.
+	Fresh Due = iota
+	// HalfGone is one whose renewal does not arrive.
+	HalfGone
+	// NearEnd is one that has an hour left; of a life of less than four hours, a
+	// quarter.
+	NearEnd
+)
+
+// Due says how much the bundle wants to be renewed at now.
+func (m *Mark) Due(now time.Time) Due {
+	switch life, left := m.Life(), m.Left(now); {
+	case left <= min(time.Hour, life/4):
+		return NearEnd
+	case left <= life/2:
+		return HalfGone
+	}
+	return Fresh
+}
+
 // Errors of [Mark.CheckSuccession] and [Floor.Check].
 var (
 	ErrRollback = errors.New("it is older than what was accepted before")

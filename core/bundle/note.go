@@ -195,6 +195,17 @@ func ParsePolicyNote(b []byte) (*PolicyNote, error) {
 	return n, nil
 }
 
+// ParseManifest reads the text of a manifest. It verifies nothing: [Trust.Open]
+// does.
+func ParseManifest(b []byte) (*Manifest, error) {
+	text, _, _ := bytes.Cut(b, []byte("\n\n"))
+	m, err := parseManifest(string(text) + "\n")
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	return m, nil
+}
+
 // MergeNotes joins the signatures that several signers gave to one text, each
 // line once. It verifies nothing.
 func MergeNotes(signed ...[]byte) ([]byte, error) {

@@ -53,6 +53,17 @@ const (
 	state      = "caddymodule/disk/state.go"
 	inBundle   = "./core/bundle"
 	inDisk     = "./caddymodule/disk"
+
+	directory = "caddymodule/disk/dir.go"
+	publish   = "caddymodule/control/publish.go"
+	restore   = "caddymodule/control/restore.go"
+	lock      = "caddymodule/control/lock.go"
+	signing   = "caddymodule/control/signing.go"
+	issuing   = "caddymodule/control/keys.go"
+	sqlite    = "caddymodule/control/sqlite.go"
+	control   = "caddymodule/control/control.go"
+	inControl = "./caddymodule/control"
+	inCommand = "./caddymodule/command"
 )
 
 var mutants = []mutant{
@@ -78,6 +89,10 @@ var mutants = []mutant{
 	{"policy floor", mark, "case m.Note.Version < f.PolicyVersion:", "case false:", inCore},
 	{"state's succession", state, "if err := m.CheckSuccession(last); err != nil {", "if false {", inDisk},
 	{"state's trust", state, "if m, err = s.trust.Open(notes); err == nil {", "if m, err = s.trust.Open(notes); err == nil || true {", inDisk},
+	{"state that cannot be read", state, "if err != nil && !dropped {", "if false {", inDisk},
+	{"state's mode", state, "ReplaceBytes(s.path, 0o600, next)", "ReplaceBytes(s.path, 0o644, next)", inDisk},
+	{"pruning for another bundle", directory, "err != nil || string(now) != string(b.Notes.Manifest) {", "err != nil || now == nil {", inDisk},
+	{"object of another size", directory, "err == nil && info.Size() == int64(len(b)) {", "err == nil && info != nil {", inDisk},
 	{"lines of several signers", note, "if !bytes.Equal(text, own) {", "if false && !bytes.Equal(text, own) {", inBundle},
 	{"fork", mark, "case m.Manifest.Version == last.Manifest.Version && m.Manifest != last.Manifest:", "case false:", inCore},
 	{"bundle of the future", verifier, "errors.Is(err, bundle.ErrFuture) {\n\t\treturn err", "false {\n\t\treturn err", inCore},
@@ -215,6 +230,28 @@ var mutants = []mutant{
 	{"pack's size", "core/bundle/pack.go", "tail != uint64(size)-p.index {", "tail == 1 {", inCore},
 	{"digest of nothing", record, "case r.Digest == zero:", "case r.Digest == zero && false:", inBundle},
 	{"record's size", record, "if n := r.size(); n > MaxRecord {", "if n := 0; n > MaxRecord {", inBundle},
+
+	{"half of a life", mark, "case left <= life/2:", "case false:", inBundle},
+	{"a life's last hour", mark, "case left <= min(time.Hour, life/4):", "case left <= time.Hour:", inBundle},
+
+	// publishing
+	{"one publisher after the other", lock, "return l.unlock, l.err", "if l.err == nil {\n\t\t\tl.unlock()\n\t\t}\n\t\treturn func() {}, l.err", inControl},
+	{"renewal after the file's version", publish, "b.seal(publication, opened.Manifest.Version, ", "b.seal(publication, 0, ", inControl},
+	{"publishing after a renewal", restore, "p.Version = max(p.Version, b.Manifest.Version)", "", inControl},
+	{"policy note in force", restore, "if b.Note.Version > p.PolicyVersion {", "if false {", inControl},
+	{"life of a renewal", publish, "life = Life(opened.Life())", "life = Life(bundle.DefaultLife)", inControl},
+	{"store that lacks something", restore, "if err := lacks(tx, opened); err != nil {", "if err := error(nil); err != nil {", inControl},
+	{"store that lacks a key", restore, "case k == nil || k.ID != r.KeyID:", "case k != nil && k.ID != r.KeyID:", inControl},
+	{"store that lacks a revocation", restore, "own < r.Status {", "own+1 < r.Status {", inControl},
+	{"store that lacks an end", restore, "case end != nil:", "case false && end != nil:", inControl},
+	{"version of what is published", restore, "if last.Version == w.manifest.Version && sameRoot {", "if sameRoot {", inControl},
+	{"directory as the witness", restore, `if b.Directory != "" {`, "if false {", inControl},
+	{"file that is gone", restore, "if err != nil || last.Version == 0 || last.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
+	{"expired key rolled", issuing, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
+	{"signing key's mode", signing, "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)", "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)", inControl},
+	{"signing key of others", signing, "if isOpenToOthers(info) {", "if false {", inControl},
+	{"store's mode", sqlite, "case isOpenToOthers(info):", "case false:", inControl},
+	{"store is not made by looking", control, "h.openStore(OpenSQLite)", "h.openStore(MakeSQLite)", inControl},
 }
 
 func main() {

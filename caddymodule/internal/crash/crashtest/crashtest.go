@@ -56,8 +56,19 @@ func Each(t *testing.T, prepare func(dir string), step func(dir string) error, c
 	}
 }
 
-// child runs step and kills itself at the n-th point.
-func child(n int, step func(dir string) error) {
+// EnvPoint is the environment variable with the number of the point at which
+// [Arm] kills.
+const EnvPoint = envPoint
+
+// Arm is for a program under test: it lets the process kill itself at the point
+// that [EnvPoint] names, if that is set.
+func Arm() {
+	if n, err := strconv.Atoi(os.Getenv(envPoint)); err == nil {
+		killAt(n)
+	}
+}
+
+func killAt(n int) {
 	passed := 0
 	crash.At = func(name string) {
 		if passed++; passed == n {
@@ -66,6 +77,11 @@ func child(n int, step func(dir string) error) {
 			select {}
 		}
 	}
+}
+
+// child runs step and kills itself at the n-th point.
+func child(n int, step func(dir string) error) {
+	killAt(n)
 	if err := step(os.Getenv(envDir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -1,0 +1,46 @@
+package control
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/policy/compile"
+)
+
+// Life is how long a signed bundle is good unless it is renewed. Its text is that
+// of a length of time: 24h, 7d.
+type Life time.Duration
+
+// MinLife leaves room for two renewals, every five minutes.
+const MinLife = 10 * time.Minute
+
+// MarshalText writes the length of time.
+func (l Life) MarshalText() ([]byte, error) { return []byte(time.Duration(l).String()), nil }
+
+// UnmarshalText reads a length of time and refuses one that edges would refuse.
+func (l *Life) UnmarshalText(text []byte) error {
+	d, err := compile.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("life: %w", err)
+	}
+	if d < MinLife || d > bundle.MaxLife {
+		return fmt.Errorf("life %s: a bundle lives for %s to %s, and is renewed before", text, MinLife, bundle.MaxLife)
+	}
+	*l = Life(d)
+	return nil
+}
+
+// life is that of what is built.
+func (b *Bundle) life() time.Duration {
+	if b.Life == 0 {
+		return bundle.DefaultLife
+	}
+	return time.Duration(b.Life)
+}
+
+// SetLife keeps the life of what is signed from now on.
+func (b *Bundle) SetLife(l Life) error {
+	b.Life = l
+	return b.Settings.write(b.dir)
+}
