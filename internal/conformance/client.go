@@ -13,6 +13,7 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/quic-go/qpack"
@@ -69,35 +70,92 @@ func send1(address string, x *table.Exchange) (*table.Result, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", x.Method, x.Target, x.Authority)
-	for _, h := range x.Headers {
-		fmt.Fprintf(&b, "%s: %s\r\n", h[0], h[1])
-	}
-	if x.Method == "POST" || x.Method == "PUT" || x.Method == "PATCH" {
-		b.WriteString("Content-Length: 0\r\n")
-	}
-	b.WriteString("\r\n")
-	if _, err := conn.Write(b.Bytes()); err != nil {
+	if _, err := conn.Write(message1(x)); err != nil {
 		return nil, err
 	}
-	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: x.Method})
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	var seen bytes.Buffer
+	from := bufio.NewReader(io.TeeReader(conn, &seen))
+	response, err := http.ReadResponse(from, &http.Request{Method: x.Method})
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
 		return &table.Result{Refused: true}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return &table.Result{Status: response.StatusCode, Header: response.Header, Body: body}, err
+	result := &table.Result{Status: response.StatusCode}
+	if result.Header, err = header1(seen.Bytes()); err != nil {
+		return nil, err
+	}
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return result, echoes(conn, from)
+	}
+	result.Body, err = io.ReadAll(response.Body)
+	return result, err
+}
+
+// header1 has the lines of a message's header, with Connection, which net/http takes
+// out of them.
+func header1(message []byte) (map[string][]string, error) {
+	r := textproto.NewReader(bufio.NewReader(bytes.NewReader(message)))
+	if _, err := r.ReadLine(); err != nil {
+		return nil, err
+	}
+	return r.ReadMIMEHeader()
+}
+
+// message1 is the request of HTTP/1.1.
+func message1(x *table.Exchange) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", x.Method, x.Target, x.Authority)
+	for _, h := range x.Headers {
+		fmt.Fprintf(&b, "%s: %s\r\n", h[0], h[1])
+	}
+	switch {
+	case x.Chunked:
+		b.WriteString("Transfer-Encoding: chunked\r\n\r\n")
+		if x.Body != "" {
+			fmt.Fprintf(&b, "%x\r\n%s\r\n", len(x.Body), x.Body)
+		}
+		b.WriteString("0\r\n")
+		for _, t := range x.Trailers {
+			fmt.Fprintf(&b, "%s: %s\r\n", t[0], t[1])
+		}
+	case x.HasBody() || x.Method == "POST" || x.Method == "PUT" || x.Method == "PATCH":
+		fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n%s", len(x.Body), x.Body)
+		return b.Bytes()
+	}
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+// echoes says why a connection that has changed protocols does not carry what both
+// ends say; the upstream says all again.
+func echoes(to io.Writer, from io.Reader) error {
+	const said = "is anybody there"
+	if _, err := io.WriteString(to, said); err != nil {
+		return err
+	}
+	heard := make([]byte, len(said))
+	if _, err := io.ReadFull(from, heard); err != nil || string(heard) != said {
+		return fmt.Errorf("101, and the connection carries nothing: %q, %w", heard, err)
+	}
+	return nil
 }
 
 // fields are the header fields of a request of HTTP/2 and 3.
 func fields(x *table.Exchange) [][2]string {
 	out := [][2]string{{":method", x.Method}, {":scheme", "https"}, {":authority", x.Authority}, {":path", x.Target}}
-	for _, h := range x.Headers {
-		out = append(out, [2]string{strings.ToLower(h[0]), h[1]})
+	out = append(out, lower(x.Headers)...)
+	if x.HasBody() && !x.Chunked {
+		out = append(out, [2]string{"content-length", strconv.Itoa(len(x.Body))})
+	}
+	return out
+}
+
+func lower(lines [][2]string) (out [][2]string) {
+	for _, l := range lines {
+		out = append(out, [2]string{strings.ToLower(l[0]), l[1]})
 	}
 	return out
 }
@@ -125,22 +183,40 @@ func send2(address string, x *table.Exchange) (*table.Result, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	var block bytes.Buffer
-	enc := hpack.NewEncoder(&block)
-	for _, f := range fields(x) {
-		if err := enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
-			return nil, err
-		}
-	}
 	if _, err := conn.Write([]byte(http2.ClientPreface)); err != nil {
 		return nil, err
 	}
 	framer := http2.NewFramer(conn, conn)
-	if err := errors.Join(framer.WriteSettings(), framer.WriteHeaders(http2.HeadersFrameParam{
-		StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true,
-	})); err != nil {
+	if err := request2(framer, fields(x), x); err != nil {
 		return nil, err
 	}
+	return response2(framer)
+}
+
+// request2 writes a request by HTTP/2: a header, and what follows of x.
+func request2(framer *http2.Framer, header [][2]string, x *table.Exchange) error {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	headers := func(fields [][2]string, end bool) error {
+		block.Reset()
+		for _, f := range fields {
+			if err := enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
+				return err
+			}
+		}
+		return framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: end, EndHeaders: true})
+	}
+	err := errors.Join(framer.WriteSettings(), headers(header, !x.HasBody()))
+	if x.HasBody() {
+		err = errors.Join(err, framer.WriteData(1, len(x.Trailers) == 0, []byte(x.Body)))
+	}
+	if len(x.Trailers) > 0 {
+		err = errors.Join(err, headers(lower(x.Trailers), true))
+	}
+	return err
+}
+
+func response2(framer *http2.Framer) (*table.Result, error) {
 	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	var c collected
 	for {
@@ -202,16 +278,8 @@ func send3(address string, x *table.Exchange) (*table.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	var block bytes.Buffer
-	enc := qpack.NewEncoder(&block)
-	for _, f := range fields(x) {
-		if err := enc.WriteField(qpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
-			return nil, err
-		}
-	}
-	frame := quicvarint.Append([]byte{h3Headers}, uint64(block.Len()))
-	if _, err := stream.Write(append(frame, block.Bytes()...)); err != nil {
-		return nil, err
+	if _, err := stream.Write(request3(x)); err != nil {
+		return &table.Result{Refused: true}, nil
 	}
 	stream.Close()
 	stream.SetReadDeadline(time.Now().Add(timeout))
@@ -242,6 +310,32 @@ func send3(address string, x *table.Exchange) (*table.Result, error) {
 		}
 	}
 	return &c.Result, nil
+}
+
+// request3 is a request by HTTP/3.
+func request3(x *table.Exchange) []byte {
+	var raw []byte
+	frame := func(kind uint64, payload []byte) {
+		raw = quicvarint.Append(raw, kind)
+		raw = quicvarint.Append(raw, uint64(len(payload)))
+		raw = append(raw, payload...)
+	}
+	headers := func(fields [][2]string) {
+		var block bytes.Buffer
+		enc := qpack.NewEncoder(&block)
+		for _, f := range fields {
+			enc.WriteField(qpack.HeaderField{Name: f[0], Value: f[1]}) // into memory
+		}
+		frame(h3Headers, block.Bytes())
+	}
+	headers(fields(x))
+	if x.Body != "" {
+		frame(h3Data, []byte(x.Body))
+	}
+	if len(x.Trailers) > 0 {
+		headers(lower(x.Trailers))
+	}
+	return raw
 }
 
 func (c *collected) headers(block []byte) error {

@@ -62,7 +62,7 @@ func readEnvoyLine(line string) (id, reason string) {
 
 func (s *server) envoyConfig(f *table.Fixture, module string) (envoy.Object, error) {
 	bundle := envoy.Object{"signers": []string{f.Signer}, "audience": table.Audience}
-	clusters := []envoy.Object{envoy.Cluster("upstream", s.upstream.address)}
+	var clusters []envoy.Object
 	if s.origin == nil {
 		bundle["inline"] = base64.StdEncoding.EncodeToString(f.Pack)
 	} else {
@@ -85,15 +85,34 @@ func (s *server) envoyConfig(f *table.Fixture, module string) (envoy.Object, err
 		return nil, err
 	}
 	filters := []envoy.Object{envoy.Filter(module, string(plugin)), envoy.Router()}
-	// Tables send the client's address by X-Forwarded-For.
-	trustOneHop := func(hcm envoy.Object) { hcm["xff_num_trusted_hops"] = 1 }
+	upstream := envoy.Cluster("upstream", s.upstream.address)
+	upstream["typed_extension_protocol_options"] = envoy.Object{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": envoy.Object{
+		"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+		"explicit_http_config": envoy.Object{"http_protocol_options": envoy.Object{"enable_trailers": true}},
+	}}
+	clusters = append(clusters, upstream)
 	return envoy.Object{"static_resources": envoy.Object{
 		"listeners": []envoy.Object{
-			envoy.Listener("https", s.https, s.dir, envoy.To("upstream"), filters, trustOneHop),
-			envoy.Listener("http", s.http, "", envoy.To("upstream"), filters, trustOneHop),
+			envoy.Listener("https", s.https, s.dir, envoy.To("upstream"), filters, manage),
+			envoy.Listener("http", s.http, "", envoy.To("upstream"), filters, managePlain),
 		},
 		"clusters": clusters,
 	}}, nil
+}
+
+// manage sets up the connection manager as tables need it: they send the client's
+// address by X-Forwarded-For, trailers, and the handshakes of WebSockets.
+func manage(hcm envoy.Object) {
+	hcm["xff_num_trusted_hops"] = 1
+	hcm["http_protocol_options"] = envoy.Object{"allow_absolute_url": false, "enable_trailers": true}
+	hcm["upgrade_configs"] = []envoy.Object{{"upgrade_type": "websocket"}}
+}
+
+// managePlain also ends the connection behind each answer to plain HTTP, which a
+// filter cannot ask for (R5).
+func managePlain(hcm envoy.Object) {
+	manage(hcm)
+	hcm["common_http_protocol_options"] = envoy.Object{"max_requests_per_connection": 1}
 }
 
 // readyPath is answered by the filter once its bundle is in force.

@@ -96,21 +96,24 @@ func (s *server) start(process *exec.Cmd, denial func(line string) (id, reason s
 	s.log = newLog(denial)
 	go s.log.read(stderr)
 	go func() { s.exited <- process.Wait() }()
-	deadline := time.Now().Add(startWait)
-	for {
+	return errors.Join(s.answers(s.https), s.answers(s.http))
+}
+
+// answers waits until somebody listens at an address.
+func (s *server) answers(address string) error {
+	for deadline := time.Now().Add(startWait); ; {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			return conn.Close()
+		}
 		select {
 		case err := <-s.exited:
 			s.exited <- err
 			return fmt.Errorf("%s ended: %v\n%s", s.name, err, s.log.tail())
 		case <-time.After(20 * time.Millisecond):
 		}
-		conn, err := net.Dial("tcp", s.https)
-		if err == nil {
-			conn.Close()
-			return nil
-		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s does not answer\n%s", s.name, s.log.tail())
+			return fmt.Errorf("%s does not answer at %s\n%s", s.name, address, s.log.tail())
 		}
 	}
 }
@@ -188,7 +191,7 @@ func (s *server) Do(x *table.Exchange) (*table.Result, error) {
 		}
 		return r, nil
 	}
-	if r.Refused || x.Row.Parser {
+	if r.Refused || x.Want.Parser {
 		return r, nil
 	}
 	if ids := r.Header["Request-Id"]; len(ids) == 1 {
@@ -221,12 +224,36 @@ func startUpstream() (*upstream, error) {
 	return u, nil
 }
 
+// ServeHTTP agrees to every protocol that it is asked for, and echoes what it is then
+// told: only the edge stands between a client and a tunnel.
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	u.mu.Lock()
-	u.requests++
-	u.received = &table.Received{Method: r.Method, Target: r.RequestURI, Header: r.Header}
-	u.mu.Unlock()
+	got := &table.Received{Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header}
+	u.note(got, 1)
+	body, _ := io.ReadAll(r.Body) // one that is cut short has been reached all the same
+	whole := *got
+	whole.Body, whole.Trailer = string(body), r.Trailer
+	u.note(&whole, 0)
 	w.Header().Set("X-Nonce", u.nonce)
+	if protocol := r.Header.Get("Upgrade"); protocol != "" {
+		u.tunnel(w, protocol)
+	}
+}
+
+func (u *upstream) note(r *table.Received, more int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.requests += more
+	u.received = r
+}
+
+func (u *upstream) tunnel(w http.ResponseWriter, protocol string) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nX-Nonce: %s\r\n\r\n", protocol, u.nonce)
+	io.Copy(conn, buffered)
 }
 
 func (u *upstream) count() int {

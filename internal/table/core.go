@@ -4,13 +4,17 @@ import (
 	"net/netip"
 	"net/textproto"
 	"strings"
+	"time"
 
 	"github.com/keystile/keystile/core"
 )
 
 // Core is the host that is core alone: requests go straight into a
 // [core.Verifier], as a host would translate them.
-type Core struct{ v *core.Verifier }
+type Core struct {
+	v  *core.Verifier
+	at time.Time // what the verifier's clock says; zero if it is the system's
+}
 
 // NewCore activates the fixture's bundle.
 func NewCore(f *Fixture) (*Core, error) {
@@ -18,22 +22,29 @@ func NewCore(f *Fixture) (*Core, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := core.New(core.Config{})
-	if err != nil {
+	c := new(Core)
+	if c.v, err = core.New(core.Config{Now: c.now}); err != nil {
 		return nil, err
 	}
-	if err := v.Activate(b); err != nil {
+	if err := c.v.Activate(b); err != nil {
 		return nil, err
 	}
-	return &Core{v}, nil
+	return c, nil
+}
+
+func (c *Core) now() time.Time {
+	if c.at.IsZero() {
+		return time.Now()
+	}
+	return c.at
 }
 
 // Name is "core".
 func (c *Core) Name() string { return "core" }
 
-// Versions is HTTP/2 alone, whose authority is a field of its own: for core the
-// versions differ in nothing else.
-func (c *Core) Versions() []int { return []int{2} }
+// Versions are HTTP/1.1, which alone can change to a WebSocket, and HTTP/2, whose
+// authority is a field of its own. For core HTTP/3 differs from that in nothing.
+func (c *Core) Versions() []int { return []int{1, 2} }
 
 // DefaultClient is the address that requests come from unless a row names one.
 var DefaultClient = netip.MustParseAddr("127.0.0.1")
@@ -49,38 +60,63 @@ func (c *Core) Do(x *Exchange) (*Result, error) {
 	if x.ClientIP != "" {
 		client, _ = netip.ParseAddr(x.ClientIP)
 	}
+	c.at = x.Now
 	d := c.v.Verify(&core.Request{
 		TLS: x.TLS, EarlyData: x.EarlyData, SNI: x.SNI, Peer: DefaultClient, ClientIP: func() netip.Addr { return client },
 		Method: x.Method, Authority: x.Authority, Path: path, Query: query, Headers: headers,
+		HTTP11: x.Version == 1, Body: x.HasBody(),
 	})
 	result := &Result{Reason: d.Reason.String(), Route: d.Route, RequiredScope: d.RequiredScope}
 	if d.Key != nil {
 		result.Kind = d.Key.Kind
 	}
 	if d.Outcome != core.Allow {
-		if d.Outcome == core.Answer {
-			result.Reason = reasonPreflight
-		}
-		result.Status, result.Body = d.Status, d.Body
-		if x.Method == "HEAD" {
-			result.Body = nil
-		}
-		result.Header = make(map[string][]string)
-		for _, h := range d.Header {
-			name := textproto.CanonicalMIMEHeaderKey(h.Name)
-			result.Header[name] = append(result.Header[name], h.Value)
-		}
+		answered(x, &d, result)
 		return result, nil
 	}
-	up := &Received{Method: x.Method, Target: x.Target, Header: make(map[string][]string)}
+	result.Status, result.Upstream = 200, received(x, &d, headers)
+	if d.WebSocket() {
+		result.Status = 101
+	}
+	return result, nil
+}
+
+// answered fills in what the client gets from the edge.
+func answered(x *Exchange, d *core.Decision, result *Result) {
+	if d.Outcome == core.Answer {
+		result.Reason = reasonPreflight
+	}
+	result.Status, result.Body = d.Status, d.Body
+	if x.Method == "HEAD" {
+		result.Body = nil
+	}
+	var lines [][2]string
+	for _, h := range d.Header {
+		lines = append(lines, [2]string{h.Name, h.Value})
+	}
+	if d.Close && x.Version == 1 {
+		lines = append(lines, [2]string{"Connection", "close"})
+	}
+	result.Header = byName(lines)
+}
+
+// received is what the upstream gets.
+func received(x *Exchange, d *core.Decision, headers core.Lines) *Received {
+	up := &Received{Method: x.Method, Target: x.Target, Host: x.Authority, Body: x.Body}
+	var lines, trailers [][2]string
 	for _, h := range headers {
 		if value, ok := d.Line(h.Name, h.Value); ok {
-			up.Header[h.Name] = append(up.Header[h.Name], value)
+			lines = append(lines, [2]string{h.Name, value})
 		}
 	}
+	for _, t := range x.Trailers {
+		if d.Trailer(t[0], t[1]) {
+			trailers = append(trailers, t)
+		}
+	}
+	up.Header, up.Trailer = byName(lines), byName(trailers)
 	for _, h := range d.Set {
 		up.Header[h.Name] = []string{h.Value}
 	}
-	result.Status, result.Upstream = 200, up
-	return result, nil
+	return up
 }

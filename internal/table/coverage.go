@@ -15,7 +15,7 @@ import (
 func Coverage(p *policy.Policy, outcomes []Outcome) (missing []string) {
 	reached := make(map[string]bool)
 	for _, o := range outcomes {
-		if o.Exchange.Row.Parser {
+		if o.Exchange.Want.Parser {
 			continue
 		}
 		for _, what := range reaches(p, o) {

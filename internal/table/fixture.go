@@ -33,6 +33,7 @@ type Fixture struct {
 	// Policy is the compiled policy.
 	Policy *policy.Policy
 
+	now    time.Time
 	keys   map[string]issued
 	tokens map[string]string
 }
@@ -79,6 +80,7 @@ func (t *Table) Issue(file string, document []byte) (*Fixture, error) {
 	}
 	f.Policy = p
 	now := time.Now()
+	f.now = now
 	var records []bundle.Record
 	for _, name := range slices.Sorted(maps.Keys(t.Keys)) {
 		rec, secret, err := t.Keys[name].issue(p, now)
@@ -204,12 +206,33 @@ func (s KeySpec) issue(p *policy.Policy, now time.Time) (rec bundle.Record, secr
 	return rec, secret, rec.Check()
 }
 
+// relative is [moment] in seconds, or 0 for no time.
 func relative(s string, now time.Time) (int64, error) {
-	if s == "" {
-		return 0, nil
+	at, err := moment(s, now)
+	if err != nil || at.IsZero() {
+		return 0, err
 	}
-	d, err := compile.ParseDuration(s)
-	return now.Add(d).Unix(), err
+	return at.Unix(), nil
+}
+
+// moment reads a time that is so long from now, or from the midnight (UTC) with which
+// the day of now began.
+func moment(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	after, ok := strings.CutPrefix(s, "midnight")
+	if ok {
+		now = now.UTC().Truncate(24 * time.Hour)
+		if after == "" {
+			return now, nil
+		}
+		if after = strings.TrimPrefix(after, " "); after == "" || after[0] != '+' && after[0] != '-' {
+			return now, fmt.Errorf("%q is no time: write midnight, or midnight +1d", s)
+		}
+	}
+	d, err := compile.ParseDuration(after)
+	return now.Add(d), err
 }
 
 // tokenSigner signs the customer tokens of one run.

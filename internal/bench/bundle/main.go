@@ -290,14 +290,10 @@ func answer(file, signer, key string) error {
 	return nil
 }
 
-type header map[string][]string
-
-func (h header) Values(name string) []string { return h[name] }
-
 func request(key string) *core.Request {
 	return &core.Request{
 		TLS: true, SNI: "api.vinr.com", Method: "GET", Authority: "api.vinr.com", Path: "/v1/payments/pay_1234567890",
-		Headers: header{"X-Api-Key": {key}},
+		Headers: core.Lines{{Name: "X-Api-Key", Value: key}},
 	}
 }
 
