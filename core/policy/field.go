@@ -85,8 +85,8 @@ func newFieldNames(p *Policy) (*fieldNames, error) {
 // (R20, R32, R36).
 func (p *Policy) Field(name string) Field {
 	if len(name) > 0 && len(name) <= maxFieldName {
-		for i := range p.fields[len(name)] {
-			if n := &p.fields[len(name)][i]; ascii.HasFoldedPrefix(name, n.folded) {
+		for i := range p.headers[len(name)] {
+			if n := &p.headers[len(name)][i]; ascii.HasFoldedPrefix(name, n.folded) {
 				return n.means
 			}
 		}

@@ -55,11 +55,11 @@ func (p *Path) withoutSlash() *Path {
 	return &cut
 }
 
-// optional are the characters that may stand in a path as they are or escaped, which
+// mayBeEscaped are the characters that may stand in a path as they are or escaped, which
 // generated clients do (RFC 3986 section 3.3: sub-delims without ";", ":" and "@").
-const optional = "!$&'()*+,=:@"
+const mayBeEscaped = "!$&'()*+,=:@"
 
-// unescaped is the path with escapes of optional characters decoded; ok is false if
+// unescaped is the path with escapes of such characters decoded; ok is false if
 // there are none.
 func (p *Path) unescaped() (plain *Path, ok bool) {
 	if p.has&classOther == 0 {
@@ -70,7 +70,7 @@ func (p *Path) unescaped() (plain *Path, ok bool) {
 	return plain, text != p.raw && plain.Parse(text)
 }
 
-// unescape decodes the escapes of optional characters in s.
+// unescape decodes the escapes of such characters in s.
 func unescape(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s
@@ -78,7 +78,7 @@ func unescape(s string) string {
 	out := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
 		if s[i] == '%' && i+2 < len(s) {
-			if c, ok := ascii.Unhex(s[i+1], s[i+2]); ok && strings.IndexByte(optional, c) >= 0 {
+			if c, ok := ascii.Unhex(s[i+1], s[i+2]); ok && strings.IndexByte(mayBeEscaped, c) >= 0 {
 				out = append(out, c)
 				i += 2
 				continue

@@ -51,7 +51,7 @@ type Policy struct {
 
 	grammar *credential.Grammar
 	router  router
-	fields  *fieldNames
+	headers *fieldNames
 }
 
 // Kind is one kind of key: what a policy lets a key's prefix mean.
@@ -290,7 +290,7 @@ func (p *Policy) Init() error {
 	if err := p.Token.init(); err != nil {
 		return fmt.Errorf("customer token: %w", err)
 	}
-	p.fields, err = newFieldNames(p)
+	p.headers, err = newFieldNames(p)
 	return err
 }
 

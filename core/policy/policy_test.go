@@ -205,7 +205,7 @@ func TestField(t *testing.T) {
 	p := &Policy{Identity: DefaultIdentity, Sources: sourcesOf("X-Api-Key")}
 	p.Token = &Token{Source: sourcesOf("Authorization")[0]}
 	var err error
-	if p.fields, err = newFieldNames(p); err != nil {
+	if p.headers, err = newFieldNames(p); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]Field{
