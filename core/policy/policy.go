@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/keystile/keystile/core/credential"
@@ -133,51 +132,6 @@ type Demand struct {
 	OwnKey string
 	// Scopes are needed all.
 	Scopes []ScopeDemand
-}
-
-// ScopeDemand is one scope that a demand names.
-type ScopeDemand struct {
-	// Scope is the name, where {param} stands for a path parameter.
-	Scope string
-	// Accept are the granted names that meet it: itself and all that imply it.
-	Accept []string
-
-	accept []scopeTemplate
-	param  string // that the accepted names have, or ""
-}
-
-func (s *ScopeDemand) init() error {
-	s.accept, s.param = nil, ""
-	for _, name := range append([]string{s.Scope}, s.Accept...) {
-		t, err := parseScopeTemplate(name)
-		if err != nil {
-			return err
-		}
-		if t.param != "" && s.param != "" && t.param != s.param {
-			return fmt.Errorf("scopes %q and %q have different parameters", s.Scope, name)
-		}
-		if t.param != "" {
-			s.param = t.param
-		}
-		s.accept = append(s.accept, t)
-	}
-	s.accept = s.accept[1:] // Scope itself is met only as one of Accept
-	return nil
-}
-
-// scopeTemplate is a scope name with at most one path parameter.
-type scopeTemplate struct{ before, param, after string }
-
-func parseScopeTemplate(s string) (t scopeTemplate, err error) {
-	before, rest, ok := strings.Cut(s, "{")
-	if !ok {
-		return scopeTemplate{before: s}, nil
-	}
-	param, after, ok := strings.Cut(rest, "}")
-	if !ok || param == "" || strings.ContainsAny(after, "{}") {
-		return t, fmt.Errorf("scope %q: one {parameter} may stand in a scope", s)
-	}
-	return scopeTemplate{before, param, after}, nil
 }
 
 // Identity names the header fields set on an allowed request; "" sets none.
