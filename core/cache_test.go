@@ -31,7 +31,7 @@ func TestCacheHitIsRechecked(t *testing.T) {
 	e.generation.Store(1)
 	v.records.Set(other[:], e, 1)
 	v.records.Wait()
-	c := &check{Verifier: v, snapshot: &snapshot{generation: 1}, digest: asked, now: time.Now()}
+	c := &check{verifier: v, snapshot: &snapshot{generation: 1}, digest: asked, now: time.Now()}
 	if got, ok := v.records.Get(asked[:]); !ok || got != e {
 		t.Fatal("the test shows nothing: the cache tells the two apart")
 	}
@@ -98,10 +98,10 @@ func TestRecordCacheCostsWhatItSays(t *testing.T) {
 		if v.records, err = cache.New[*entry](limit, usualEntry, 1024); err != nil {
 			t.Fatal(err)
 		}
-		s := &snapshot{Bundle: b, generation: 1, policies: 1}
+		s := &snapshot{bundle: b, generation: 1, policies: 1}
 		for range 2 {
 			for i, k := range keys {
-				c := &check{Verifier: v, snapshot: s, key: k, digest: credential.DigestOf(k)}
+				c := &check{verifier: v, snapshot: s, key: k, digest: credential.DigestOf(k)}
 				if _, err := c.find(); err != nil {
 					t.Fatal(err)
 				}

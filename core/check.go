@@ -16,8 +16,8 @@ import (
 // check is one request on its way through the steps. It is used again, so that
 // what goes through interfaces and function values costs no allocation.
 type check struct {
-	*Verifier
-	*Request
+	verifier *Verifier
+	request  *Request
 	decision Decision
 	snapshot *snapshot
 	now      time.Time
@@ -43,7 +43,7 @@ func (c *check) decide() policy.Reason {
 	if reason := c.transport(); reason != policy.OK {
 		return reason
 	}
-	if reason := c.bundle(); reason != policy.OK {
+	if reason := c.inForce(); reason != policy.OK {
 		return reason
 	}
 	if reason := c.shape(); reason != policy.OK {
@@ -52,10 +52,11 @@ func (c *check) decide() policy.Reason {
 	if reason := c.oneRequest(); reason != policy.OK {
 		return reason
 	}
-	if c.route() {
-		return policy.OK
+	c.route()
+	if c.decision.Outcome != Deny {
+		return policy.OK // a public route, or a preflight: it ends here
 	}
-	if reason := c.credential(); reason != policy.OK {
+	if reason := c.findKey(); reason != policy.OK {
 		return reason
 	}
 	if reason := c.keyElsewhere(); reason != policy.OK {
@@ -81,13 +82,13 @@ func (c *check) decide() policy.Reason {
 // transport is step 1: HTTPS, by the connection alone, and not before the handshake
 // is complete, by the connection or by what a proxy in front says of its own.
 func (c *check) transport() policy.Reason {
-	if !c.TLS && !c.terminated() {
+	if !c.request.TLS && !c.terminated() {
 		return policy.Plaintext
 	}
 	if c.lines == nil {
-		c.lines = c.Headers.Lines()
+		c.lines = c.request.Headers.Lines()
 	}
-	if c.EarlyData || c.has("Early-Data") { // RFC 8470 section 5.1
+	if c.request.EarlyData || c.has("Early-Data") { // RFC 8470 section 5.1
 		return policy.EarlyData
 	}
 	return policy.OK
@@ -95,10 +96,10 @@ func (c *check) transport() policy.Reason {
 
 // terminated says whether a listed proxy in front ended TLS.
 func (c *check) terminated() bool {
-	if !c.MayTerminate(c.Peer) {
+	if !c.verifier.MayTerminate(c.request.Peer) {
 		return false
 	}
-	c.lines = c.Headers.Lines()
+	c.lines = c.request.Headers.Lines()
 	n, proto := count(c.lines, "X-Forwarded-Proto")
 	return n == 1 && (proto == "https" || proto == "wss")
 }
@@ -110,13 +111,13 @@ func (v *Verifier) MayTerminate(peer netip.Addr) bool {
 	return slices.ContainsFunc(v.config.TLSTerminators, func(p netip.Prefix) bool { return p.Contains(peer) })
 }
 
-// bundle demands that there is one, and that it is in force.
-func (c *check) bundle() policy.Reason {
+// inForce demands that there is a bundle, and that it is in force.
+func (c *check) inForce() policy.Reason {
 	if c.snapshot == nil {
 		return policy.NoBundle
 	}
-	c.now = c.config.Now()
-	err := c.snapshot.CheckTime(c.now, c.config.ClockSkew, c.config.MaxAge)
+	c.now = c.verifier.config.Now()
+	err := c.snapshot.bundle.CheckTime(c.now, c.verifier.config.ClockSkew, c.verifier.config.MaxAge)
 	switch {
 	case err == nil:
 		return policy.OK
@@ -130,25 +131,25 @@ func (c *check) bundle() policy.Reason {
 // shape is step 2: a method that is known, one host that is served, a path and
 // query in canonical form.
 func (c *check) shape() policy.Reason {
-	if c.Rewritten {
+	if c.request.Rewritten {
 		c.decision.Err = errRewritten
 		return policy.Internal
 	}
 	var known bool
-	if c.method, known = policy.ParseMethod(c.Method); !known {
+	if c.method, known = policy.ParseMethod(c.request.Method); !known {
 		return policy.Malformed
 	}
 	var ok bool
-	if ok = c.path.Parse(c.Path); !ok || !canonicalQuery(c.Query) {
+	if ok = c.path.Parse(c.request.Path); !ok || !canonicalQuery(c.request.Query) {
 		return policy.Malformed
 	}
 	var served bool
-	host := c.Authority
+	host := c.request.Authority
 	another := c.has("Host")
-	c.environments, served = c.snapshot.Policy.HostEnvironments(host)
-	if !served || !c.snapshot.Policy.NamesHosts() || another {
+	c.environments, served = c.snapshot.bundle.Policy.HostEnvironments(host)
+	if !served || !c.snapshot.bundle.Policy.NamesHosts() || another {
 		// It is not, letter by letter, a name of the policy's.
-		if host, ok = policy.CanonicalHost(c.Authority); !ok {
+		if host, ok = policy.CanonicalHost(c.request.Authority); !ok {
 			return policy.Malformed
 		}
 		for i := range c.lines {
@@ -158,12 +159,12 @@ func (c *check) shape() policy.Reason {
 				}
 			}
 		}
-		if c.environments, served = c.snapshot.Policy.HostEnvironments(host); !served {
+		if c.environments, served = c.snapshot.bundle.Policy.HostEnvironments(host); !served {
 			return policy.Misdirected
 		}
 	}
-	if c.SNI != "" && c.SNI != host {
-		sni, ok := policy.CanonicalHost(c.SNI)
+	if c.request.SNI != "" && c.request.SNI != host {
+		sni, ok := policy.CanonicalHost(c.request.SNI)
 		if !ok || sni != policy.HostName(host) {
 			return policy.Misdirected
 		}
@@ -173,24 +174,22 @@ func (c *check) shape() policy.Reason {
 
 var errRewritten = errors.New("the request was rewritten before keystile saw it: put keystile before the rewrite, or set rewritten if its policy speaks of the new path")
 
-// route is step 3. It returns true if the request ends here: a public route, or
-// a preflight that the edge answers.
-func (c *check) route() bool {
-	p := c.snapshot.Policy
+// route is step 3: the route, if there is one. A public route, and a preflight that
+// the edge answers, have their outcome then.
+func (c *check) route() {
+	p := c.snapshot.bundle.Policy
 	if c.method == policy.OPTIONS && c.preflight(p) {
-		return true
+		return
 	}
 	p.Match(&c.path, c.method, &c.match)
 	if c.match.Route == nil {
-		return false
+		return
 	}
 	c.decision.Route = c.match.Route.Name
 	c.decision.keepToken = c.match.Route.Token
 	if c.match.Route.Public {
 		c.decision.Outcome = Allow
-		return true
 	}
-	return false
 }
 
 func (c *check) preflight(p *policy.Policy) bool {
@@ -227,11 +226,11 @@ func (c *check) preflight(p *policy.Policy) bool {
 	return true
 }
 
-// credential is step 4: exactly one API key, where the policy wants it.
-func (c *check) credential() policy.Reason {
-	p := c.snapshot.Policy
+// findKey is step 4: exactly one API key, where the policy wants it.
+func (c *check) findKey() policy.Reason {
+	p := c.snapshot.bundle.Policy
 	g := p.Grammar()
-	if c.path.MayHoldKey() && g.WithinEncoded(c.Path) || c.Query != "" && g.WithinEncoded(c.Query) {
+	if c.path.MayHoldKey() && g.WithinEncoded(c.request.Path) || c.request.Query != "" && g.WithinEncoded(c.request.Query) {
 		return policy.InURL
 	}
 	for i := range c.lines {
@@ -278,7 +277,7 @@ func (c *check) customerToken() policy.Reason {
 	if c.match.Route == nil || !c.match.Route.Token {
 		return policy.OK
 	}
-	t := c.snapshot.Policy.Token
+	t := c.snapshot.bundle.Policy.Token
 	n, line := count(c.lines, t.Source.Header)
 	if n == 0 {
 		return policy.TokenMissing
@@ -287,7 +286,7 @@ func (c *check) customerToken() policy.Reason {
 	if n > 1 || !ok {
 		return policy.TokenInvalid
 	}
-	claims, err := c.tokens.Verify(t, c.snapshot.Note.Policy, raw, c.now)
+	claims, err := c.verifier.tokens.Verify(t, c.snapshot.bundle.Note.Policy, raw, c.now)
 	if err != nil || !claims.Bound(t, c.entry.key.Tenant, c.entry.key.Environment, c.entry.key.ID) {
 		return policy.TokenInvalid
 	}
@@ -300,7 +299,7 @@ func (c *check) customerToken() policy.Reason {
 
 // permission is step 7: what the key may do.
 func (c *check) permission() policy.Reason {
-	p, route, key := c.snapshot.Policy, c.match.Route, &c.entry.key
+	p, route, key := c.snapshot.bundle.Policy, c.match.Route, &c.entry.key
 	switch {
 	case route == nil && !p.UnroutedKinds.Has(c.kind):
 		return policy.WrongKind
@@ -326,10 +325,10 @@ func (c *check) addressAllowed(allowed []netip.Prefix) bool {
 	if len(allowed) == 0 {
 		return true
 	}
-	if c.ClientIP == nil {
+	if c.request.ClientIP == nil {
 		return false
 	}
-	ip := c.ClientIP().Unmap() // R41
+	ip := c.request.ClientIP().Unmap() // R41
 	for _, p := range allowed {
 		if p.Contains(ip) { // never for no address, or one with a zone (R40)
 			return true
@@ -398,7 +397,7 @@ func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
 // is the same at every request, and made once.
 func (c *check) upstream() []Header {
 	set := c.entry.upstream
-	if name := c.snapshot.Policy.Identity.Customer; c.decision.Customer != "" && name != "" {
+	if name := c.snapshot.bundle.Policy.Identity.Customer; c.decision.Customer != "" && name != "" {
 		set = append(slices.Clip(set), Header{Name: name, Value: c.decision.Customer})
 	}
 	return set

@@ -17,7 +17,7 @@ import (
 // another one, or the connection for more than one request (R5, R20). It looks at
 // every line, and notes those that the end of step 4 has to look into.
 func (c *check) oneRequest() policy.Reason {
-	p := c.snapshot.Policy
+	p := c.snapshot.bundle.Policy
 	shortest := p.Grammar().Shortest()
 	upgrades, named, alone := 0, false, false
 	for i := range c.lines {
@@ -25,7 +25,7 @@ func (c *check) oneRequest() policy.Reason {
 		field := p.Field(l.Name)
 		switch field {
 		case policy.FieldOverride:
-			if l.Value != c.Method {
+			if l.Value != c.request.Method {
 				return policy.Malformed
 			}
 		case policy.FieldUpgrade:
@@ -63,13 +63,13 @@ func namesWebSocket(line string) bool {
 func (c *check) handshake() bool {
 	keys, _ := count(c.lines, "Sec-WebSocket-Key")
 	versions, _ := count(c.lines, "Sec-WebSocket-Version")
-	return c.HTTP11 && c.Method == "GET" && !c.Body && keys == 1 && versions == 1
+	return c.request.HTTP11 && c.request.Method == "GET" && !c.request.Body && keys == 1 && versions == 1
 }
 
 // keyElsewhere is the end of step 4: the API key does not go on under another name. A
 // line that a proxy before may have written is not simply taken away.
 func (c *check) keyElsewhere() policy.Reason {
-	if credential.Holds(c.Authority, c.key) {
+	if credential.Holds(c.request.Authority, c.key) {
 		return policy.Malformed
 	}
 	for _, i := range c.long {

@@ -108,13 +108,13 @@ var errBadKey = errors.New("not in the grammar")
 
 func (c *check) find() (*entry, error) {
 	s, d := c.snapshot, &c.digest
-	e, ok := c.records.Get(d[:])
+	e, ok := c.verifier.records.Get(d[:])
 	if ok && sameDigest(&e.digest, d) && e.policies == s.policies {
 		if e.generation.Load() == s.generation {
 			return e, nil
 		}
 		// The tree has changed. If the leaf has not, the record has not.
-		leaf, err := s.Leaf(d, c.nodes)
+		leaf, err := s.bundle.Leaf(d, c.verifier.nodes)
 		if err != nil {
 			return nil, err
 		}
@@ -123,17 +123,17 @@ func (c *check) find() (*entry, error) {
 			return e, nil
 		}
 	}
-	if !s.Policy.Grammar().Valid(c.key) {
+	if !s.bundle.Policy.Grammar().Valid(c.key) {
 		return nil, errBadKey
 	}
-	rec, leaf, err := s.Find(d, c.nodes)
+	rec, leaf, err := s.bundle.Find(d, c.verifier.nodes)
 	if err != nil || rec == nil {
 		return nil, err
 	}
 	if e, err = newEntry(rec, s, leaf); err != nil {
 		return nil, err
 	}
-	c.records.Set(d[:], e, e.cost())
+	c.verifier.records.Set(d[:], e, e.cost())
 	return e, nil
 }
 
@@ -147,7 +147,7 @@ func newEntry(rec *bundle.Record, s *snapshot, leaf bundle.Hash) (*entry, error)
 		},
 	}
 	e.generation.Store(s.generation)
-	kind, env := s.Policy.KindIndex(rec.Kind), slices.Index(s.Policy.Environments, rec.Environment)
+	kind, env := s.bundle.Policy.KindIndex(rec.Kind), slices.Index(s.bundle.Policy.Environments, rec.Environment)
 	if kind < 0 || env < 0 {
 		return nil, fmt.Errorf("key %s: kind %q or environment %q is not in the policy", rec.KeyID, rec.Kind, rec.Environment)
 	}
@@ -169,9 +169,9 @@ func newEntry(rec *bundle.Record, s *snapshot, leaf bundle.Hash) (*entry, error)
 		}
 		e.endpoints = append(e.endpoints, pattern)
 	}
-	id := &s.Policy.Identity
+	id := &s.bundle.Policy.Identity
 	scopes := e.key.Scopes
-	if !s.Policy.Kinds[kind].Scoped {
+	if !s.bundle.Policy.Kinds[kind].Scoped {
 		scopes = ""
 	}
 	deprecated := ""
@@ -216,7 +216,7 @@ func (d *Decision) Hold() (h Hold, ok bool) {
 // cannot be found out at present the request goes on: new ones are denied.
 func (v *Verifier) Holds(h *Hold) bool {
 	if s := v.current.Load(); s != nil && s != h.seen {
-		rec, _, err := s.Find(&h.digest, v.nodes)
+		rec, _, err := s.bundle.Find(&h.digest, v.nodes)
 		switch {
 		case err != nil:
 		case rec == nil || rec.Status == bundle.Revoked:

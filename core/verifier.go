@@ -61,7 +61,7 @@ type Verifier struct {
 
 // snapshot is what one request sees from its start to its end.
 type snapshot struct {
-	*bundle.Bundle
+	bundle     *bundle.Bundle
 	generation uint64 // grows when the tree or the policy changes
 	policies   uint64 // grows when the policy changes
 }
@@ -123,7 +123,7 @@ func (v *Verifier) Check(b *bundle.Bundle) error {
 		return err
 	}
 	if old := v.current.Load(); old != nil {
-		if err := b.CheckSuccession(&old.Mark); err != nil {
+		if err := b.CheckSuccession(&old.bundle.Mark); err != nil {
 			return err
 		}
 	}
@@ -141,13 +141,13 @@ func (v *Verifier) Activate(b *bundle.Bundle) error {
 	if err := v.Check(b); err != nil {
 		return err
 	}
-	next := &snapshot{Bundle: b, generation: 1, policies: 1}
+	next := &snapshot{bundle: b, generation: 1, policies: 1}
 	if old := v.current.Load(); old != nil {
 		next.generation, next.policies = old.generation, old.policies
-		if b.Note.Policy != old.Note.Policy || !sameAllowed(b, old.Bundle) {
+		if b.Note.Policy != old.bundle.Note.Policy || !sameAllowed(b, old.bundle) {
 			next.policies++
 			next.generation++
-		} else if b.Manifest.Root != old.Manifest.Root {
+		} else if b.Manifest.Root != old.bundle.Manifest.Root {
 			next.generation++
 		}
 	}
@@ -162,7 +162,7 @@ func sameAllowed(a, b *bundle.Bundle) bool {
 // Bundle returns the active bundle, or nil.
 func (v *Verifier) Bundle() *bundle.Bundle {
 	if s := v.current.Load(); s != nil {
-		return s.Bundle
+		return s.bundle
 	}
 	return nil
 }
@@ -173,7 +173,7 @@ func (v *Verifier) Status() error {
 	if s == nil {
 		return errors.New("no bundle is active")
 	}
-	return s.CheckTime(v.config.Now(), v.config.ClockSkew, v.config.MaxAge)
+	return s.bundle.CheckTime(v.config.Now(), v.config.ClockSkew, v.config.MaxAge)
 }
 
 // Verify decides one request, in the order of the documentation: transport,
@@ -191,9 +191,9 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 		*c = check{long: c.long[:0]}
 		checks.Put(c)
 	}()
-	c.Verifier, c.Request, c.snapshot = v, r, v.current.Load()
+	c.verifier, c.request, c.snapshot = v, r, v.current.Load()
 	if c.snapshot != nil {
-		c.decision.policy = c.snapshot.Policy
+		c.decision.policy = c.snapshot.bundle.Policy
 	}
 	if reason := c.decide(); reason != policy.OK {
 		c.decision.deny(reason, c.lines, c.match.Route)
