@@ -57,6 +57,40 @@ func (b *Bundle) witness() (*witness, error) {
 	return w, err
 }
 
+// later opens the later one of the packed file and the directory.
+func (b *Bundle) later() (*bundle.Bundle, *witness, error) {
+	w, err := b.witness()
+	if w == nil || err != nil {
+		if err == nil {
+			err = fmt.Errorf("%s is gone: put the copy of an edge there, or give `caddy keystile bundle build`", b.File())
+		}
+		return nil, nil, err
+	}
+	trust, err := b.Trust()
+	if err != nil {
+		w.Close()
+		return nil, nil, err
+	}
+	opened, err := w.Verify(trust)
+	if err != nil {
+		w.Close()
+		return nil, nil, err
+	}
+	return opened, w, nil
+}
+
+// storeIsAhead says whether the store has signed other keys after those in opened,
+// so far as it can be read.
+func (b *Bundle) storeIsAhead(ctx context.Context, opened *bundle.Bundle) (ahead bool) {
+	var unknown bundle.Hash
+	err := b.view(ctx, func(tx Tx) error {
+		last, err := tx.Published()
+		ahead = last.Version > opened.Manifest.Version && last.Root != opened.Manifest.Root && last.Root != unknown
+		return err
+	})
+	return ahead && err == nil
+}
+
 // compare refuses a store that lacks what is in force, and makes last come after
 // it. In the usual case the store has published it, and nothing is compared. A
 // store that knows more, after a crash, is as good.
