@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"time"
 
@@ -240,7 +241,9 @@ func (b *Bundle) Renew(ctx context.Context, life Life) error {
 // refuses where there are none. Edges whose clock was wrong too, and which have
 // accepted such a version, remember it.
 func (b *Bundle) Reset(ctx context.Context) error {
-	return b.publish(ctx, step{prepare: func(_ Tx, last *Published) error {
+	// Here the published version counts, however far ahead a renewal has signed it.
+	know := func(tx Tx, last *Published) error { return b.compareBy(tx, last, time.UnixMilli(math.MaxInt64)) }
+	return b.publish(ctx, step{know: know, prepare: func(_ Tx, last *Published) error {
 		now := b.home.now()
 		_, manifest := bundle.NextVersion(last.Version, now)
 		_, policy := bundle.NextVersion(last.PolicyVersion, now)

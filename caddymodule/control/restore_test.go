@@ -405,17 +405,18 @@ func TestOneAfterTheOther(t *testing.T) {
 					t.Fatal(err)
 				}
 				waited := false
-				lockWait = time.Millisecond
 				crash.At = func(p string) {
 					if p == point && !waited {
 						waited = true
+						lockWait = time.Millisecond
 						if err := step(other, k.ID); err == nil || !strings.Contains(err.Error(), "another command") {
 							t.Errorf("it did not wait: %v", err)
 						}
+						lockWait = time.Minute
 					}
 				}
 				fresh, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
-				crash.At, lockWait = func(string) {}, time.Minute
+				crash.At = func(string) {}
 				if err != nil || !waited {
 					t.Fatal(err)
 				}
