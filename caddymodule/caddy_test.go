@@ -391,6 +391,9 @@ func TestBundleChanges(t *testing.T) {
 			t.Errorf("%s: the good bundle is not in use any more: %d", name, got)
 		}
 	}
+	if err := os.WriteFile(b.File(), good, 0o600); err != nil { // the publisher asks what is in force
+		t.Fatal(err)
+	}
 	if _, err := b.Revoke(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}

@@ -284,20 +284,27 @@ func (r *renewer) renew() error {
 	if err != nil {
 		return err
 	}
+	now := time.Now()
 	before, source, err := b.OpenFile()
-	if err != nil {
-		return err
+	if err == nil { // else the directory may do
+		source.Close()
 	}
-	source.Close()
 	if err := progress(r.cmd, "signing", func() error { return b.Renew(r.cmd.Context(), r.life) }); err != nil {
 		return err
 	}
 	r.renewed = true
-	if before.Due(time.Now()) != bundle.Fresh {
-		fmt.Fprintf(r.cmd.ErrOrStderr(), "Warning: %s. Renew it more often, with --every 5m.\n", remaining(before))
+	if before != nil {
+		r.late(before, now)
 	}
 	r.warn(b.CheckStore(r.cmd.Context()))
 	return printState(r.cmd, b, "Renewed")
+}
+
+// late says so if the bundle of before has been renewed late.
+func (r *renewer) late(before *bundle.Bundle, now time.Time) {
+	if before.Due(now) != bundle.Fresh {
+		fmt.Fprintf(r.cmd.ErrOrStderr(), "Warning: %s. Renew it more often, with --every 5m.\n", remaining(before, now))
+	}
 }
 
 // warn says once what is wrong with the store.
@@ -313,8 +320,8 @@ func (r *renewer) warn(err error) {
 }
 
 // remaining says how much of a bundle's life is left.
-func remaining(b *bundle.Bundle) string {
-	left := b.Left(time.Now())
+func remaining(b *bundle.Bundle, now time.Time) string {
+	left := b.Left(now)
 	if left <= 0 {
 		return fmt.Sprintf("the bundle had expired %s before", -left.Round(time.Second))
 	}

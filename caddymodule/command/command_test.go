@@ -1,12 +1,14 @@
 package command_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -77,6 +79,52 @@ func TestKilled(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A renewal that goes on does so after a failure, and takes over a new signer.
+func TestRenewEvery(t *testing.T) {
+	dir := t.TempDir()
+	keystile(t, dir, 0, "init", "default")
+	cmd := exec.Command("caddy", "keystile", "--home", filepath.Join(dir, "home"), "bundle", "renew", "--every", "10ms")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	lines := bufio.NewScanner(out)
+	until := func(want string) {
+		t.Helper()
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), want) {
+				return
+			}
+		}
+		t.Fatalf("it has ended, and said nothing of %q", want)
+	}
+	until("Renewed bundle default")
+	key := filepath.Join(dir, "home", "default", "publisher.key")
+	if err := os.Rename(key, key+".away"); err != nil {
+		t.Fatal(err)
+	}
+	until("The renewal failed, and is tried again in 10ms")
+	if err := os.Rename(key+".away", key); err != nil {
+		t.Fatal(err)
+	}
+	until("Renewed bundle default")
+	keystile(t, dir, 0, "bundle", "rotate", "signer")
+	keystile(t, dir, 0, "bundle", "rotate", "signer") // now it trusts none of those from the beginning
+	_, version := seen(t, dir)
+	for {
+		until("Renewed bundle default")
+		if _, v := seen(t, dir); v > version {
+			return
+		}
 	}
 }
 

@@ -246,6 +246,24 @@ func TestReset(t *testing.T) {
 	if m, p := version(); m > right.UnixMilli() || p != policy {
 		t.Errorf("version %d, policy %d", m, p)
 	}
+	// So are those that a renewal has signed, of which the store does not know; and
+	// they bar no change.
+	for name, step := range map[string]func() error{
+		"reset": func() error { return b.Reset(ctx) },
+		"build": func() error { return b.Build(ctx) },
+	} {
+		clock = right.Add(90 * 24 * time.Hour)
+		if err := b.Renew(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+		clock = right.Add(time.Second)
+		if err := step(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if m, p := version(); m > clock.UnixMilli()+10 || p != policy {
+			t.Errorf("%s: version %d, policy %d", name, m, p)
+		}
+	}
 	// The policy note too.
 	clock = right.Add(90 * 24 * time.Hour)
 	if err := b.RotatePublisher(ctx); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"time"
 
@@ -62,6 +63,10 @@ func (b *Bundle) publish(ctx context.Context, s step) error {
 		return err
 	}
 	defer unlock()
+	return b.publishLocked(ctx, s)
+}
+
+func (b *Bundle) publishLocked(ctx context.Context, s step) error {
 	if s.open == nil {
 		s.open = b.home.store
 	}
@@ -186,21 +191,29 @@ func publishedUnder(p *bundle.Publication, version int64) Published {
 	return Published{Version: version, PolicyVersion: p.Note.Version, PolicyNote: p.Notes.Policy, Compiled: p.Compiled}
 }
 
-// Renew signs the published root again, with the publisher's key and the file
-// alone: a store that is lost or broken is no outage. The store does not learn of
-// it; what it publishes next comes after the file's version. The bundle keeps its
-// life unless another is given.
+// Renew signs the published root again, with the publisher's key and what is
+// published alone: a store that is lost or broken is no outage. The store does not
+// learn of it; what it publishes next comes after the renewed version. But if the
+// store can be read and has changes that are not published, they are: what is
+// there may be an older copy, and signed again it would let revoked keys pass. The
+// bundle keeps its life unless another is given.
 func (b *Bundle) Renew(ctx context.Context, life Life) error {
 	unlock, err := b.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	opened, source, err := b.OpenFile()
+	opened, source, err := b.later()
 	if err != nil {
 		return err
 	}
 	defer source.Close()
+	if life != 0 {
+		b.Life = life
+	}
+	if b.storeIsAhead(ctx, opened) {
+		return b.publishLocked(ctx, step{})
+	}
 	var nodes bundle.Nodes
 	if err := opened.Nodes(nodes.Add); err != nil {
 		return err
@@ -228,7 +241,9 @@ func (b *Bundle) Renew(ctx context.Context, life Life) error {
 // refuses where there are none. Edges whose clock was wrong too, and which have
 // accepted such a version, remember it.
 func (b *Bundle) Reset(ctx context.Context) error {
-	return b.publish(ctx, step{prepare: func(_ Tx, last *Published) error {
+	// Here the published version counts, however far ahead a renewal has signed it.
+	know := func(tx Tx, last *Published) error { return b.compareBy(tx, last, time.UnixMilli(math.MaxInt64)) }
+	return b.publish(ctx, step{know: know, prepare: func(_ Tx, last *Published) error {
 		now := b.home.now()
 		_, manifest := bundle.NextVersion(last.Version, now)
 		_, policy := bundle.NextVersion(last.PolicyVersion, now)

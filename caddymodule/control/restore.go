@@ -57,10 +57,50 @@ func (b *Bundle) witness() (*witness, error) {
 	return w, err
 }
 
+// later opens the later one of the packed file and the directory.
+func (b *Bundle) later() (*bundle.Bundle, *witness, error) {
+	w, err := b.witness()
+	if w == nil || err != nil {
+		if err == nil {
+			err = fmt.Errorf("%s is gone: put the copy of an edge there, or give `caddy keystile bundle build`", b.File())
+		}
+		return nil, nil, err
+	}
+	trust, err := b.Trust()
+	if err != nil {
+		w.Close()
+		return nil, nil, err
+	}
+	opened, err := w.Verify(trust)
+	if err != nil {
+		w.Close()
+		return nil, nil, err
+	}
+	return opened, w, nil
+}
+
+// storeIsAhead says whether the store has signed other keys after those in opened,
+// so far as it can be read.
+func (b *Bundle) storeIsAhead(ctx context.Context, opened *bundle.Bundle) (ahead bool) {
+	var unknown bundle.Hash
+	err := b.view(ctx, func(tx Tx) error {
+		last, err := tx.Published()
+		ahead = last.Version > opened.Manifest.Version && last.Root != opened.Manifest.Root && last.Root != unknown
+		return err
+	})
+	return ahead && err == nil
+}
+
 // compare refuses a store that lacks what is in force, and makes last come after
 // it. In the usual case the store has published it, and nothing is compared. A
 // store that knows more, after a crash, is as good.
 func (b *Bundle) compare(tx Tx, last *Published) error {
+	return b.compareBy(tx, last, b.home.now().Add(bundle.DefaultClockSkew))
+}
+
+// compareBy is compare for edges that accept what was signed until latest. A later
+// version is a wrong clock's, or a thief's: it bars nothing.
+func (b *Bundle) compareBy(tx Tx, last *Published, latest time.Time) error {
 	w, err := b.witness()
 	if err != nil {
 		return fmt.Errorf("the key store cannot be held against what is published: %w: put the copy of an edge there, "+
@@ -89,7 +129,7 @@ func (b *Bundle) compare(tx Tx, last *Published) error {
 			return fmt.Errorf("%s: %w", w.Path, err)
 		}
 	}
-	last.follow(opened, w.Compiled)
+	last.follow(opened, w.Compiled, latest)
 	return nil
 }
 
@@ -104,9 +144,12 @@ func (b *Bundle) withoutWitness(last *Published) error {
 		"or publish the store as it is with `caddy keystile bundle build --trust-store`", b.File())
 }
 
-// follow makes what is signed next come after b.
-func (p *Published) follow(b *bundle.Bundle, compiled []byte) {
-	p.Version = max(p.Version, b.Manifest.Version)
+// follow makes what is signed next come after b, unless that is later than edges
+// accept.
+func (p *Published) follow(b *bundle.Bundle, compiled []byte, latest time.Time) {
+	if b.Manifest.Version <= latest.UnixMilli() {
+		p.Version = max(p.Version, b.Manifest.Version)
+	}
 	if b.Note.Version > p.PolicyVersion {
 		p.PolicyVersion, p.PolicyNote, p.Compiled = b.Note.Version, b.Notes.Policy, compiled
 	}
@@ -244,7 +287,7 @@ func (b *Bundle) takeOver(tx Tx, last *Published, w *witness, count *Restored) e
 	if err != nil {
 		return err
 	}
-	last.follow(opened, w.Compiled)
+	last.follow(opened, w.Compiled, b.home.now().Add(bundle.DefaultClockSkew))
 	return opened.Walk(func(r *bundle.Record) error {
 		k := known[r.Digest]
 		if k == nil {
@@ -294,7 +337,7 @@ func (b *Bundle) trustStore(_ Tx, last *Published) error {
 		return err
 	}
 	if opened, err := w.Verify(trust); err == nil {
-		last.follow(opened, w.Compiled)
+		last.follow(opened, w.Compiled, b.home.now().Add(bundle.DefaultClockSkew))
 	}
 	return nil
 }

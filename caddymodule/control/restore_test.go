@@ -182,14 +182,35 @@ func TestOlderFile(t *testing.T) {
 	if err := b.CheckStore(ctx); err == nil || !strings.Contains(err.Error(), "changes that are not published") {
 		t.Errorf("the store has a revocation more: %v", err)
 	}
-	if err := b.Renew(ctx, 0); err != nil {
+	for name, step := range map[string]func() error{
+		"build": func() error { return b.Build(ctx) },
+		"renew": func() error { return b.Renew(ctx, 0) }, // not of what is older
+	} {
+		b = reopen(t, b, putBack)
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+		if got := record(t, b, digest); !strings.Contains(got, "Status:revoked") {
+			t.Errorf("%s: published: %s", name, got)
+		}
+	}
+	// Without the store, the directory knows.
+	b.Directory = filepath.Join(t.TempDir(), "origin")
+	if err := b.Settings.write(b.dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Build(ctx); err != nil {
 		t.Fatal(err)
 	}
+	b = reopen(t, b, func(dir string) {
+		putBack(dir)
+		os.Remove(storeFiles(dir)[0])
+	})
+	if err := b.Renew(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
 	if got := record(t, b, digest); !strings.Contains(got, "Status:revoked") {
-		t.Errorf("published: %s", got)
+		t.Errorf("renewed: %s", got)
 	}
 }
 
@@ -384,17 +405,18 @@ func TestOneAfterTheOther(t *testing.T) {
 					t.Fatal(err)
 				}
 				waited := false
-				lockWait = time.Millisecond
 				crash.At = func(p string) {
 					if p == point && !waited {
 						waited = true
+						lockWait = time.Millisecond
 						if err := step(other, k.ID); err == nil || !strings.Contains(err.Error(), "another command") {
 							t.Errorf("it did not wait: %v", err)
 						}
+						lockWait = time.Minute
 					}
 				}
 				fresh, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
-				crash.At, lockWait = func(string) {}, time.Minute
+				crash.At = func(string) {}
 				if err != nil || !waited {
 					t.Fatal(err)
 				}

@@ -237,7 +237,8 @@ var mutants = []mutant{
 	// publishing
 	{"one publisher after the other", lock, "return l.unlock, l.err", "if l.err == nil {\n\t\t\tl.unlock()\n\t\t}\n\t\treturn func() {}, l.err", inControl},
 	{"renewal after the file's version", publish, "b.seal(publication, opened.Manifest.Version, ", "b.seal(publication, 0, ", inControl},
-	{"publishing after a renewal", restore, "p.Version = max(p.Version, b.Manifest.Version)", "", inControl},
+	{"renewal of an older copy", publish, "if b.storeIsAhead(ctx, opened) {", "if false {", inControl},
+	{"publishing after a renewal", restore, "p.Version = max(p.Version, b.Manifest.Version)", "_ = p", inControl},
 	{"policy note in force", restore, "if b.Note.Version > p.PolicyVersion {", "if false {", inControl},
 	{"life of a renewal", publish, "life = Life(opened.Life())", "life = Life(bundle.DefaultLife)", inControl},
 	{"store that lacks something", restore, "if err := lacks(tx, opened); err != nil {", "if err := error(nil); err != nil {", inControl},
