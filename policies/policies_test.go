@@ -121,3 +121,39 @@ rows:
     answer: no
 `))
 }
+
+// Identity headers under other names, and a customer token under a name that has
+// aliases, are as safe as the usual ones.
+func TestRenamedHeaders(t *testing.T) {
+	runTable(t, []byte(`
+name: renamed
+sources: [{header: X-Key}]
+kinds: {secret: {prefix: sk}}
+environments: {live: }
+identity_headers: {key_id: X-Consumer-Id, kind: "", environment: X-Env, customer: X-User}
+customer_token: {header: X-User-Token, scheme: JWT, algorithm: EdDSA, issuer: "https://auth.test", audience: renamed, keys: users, bind: {env: environment}}
+routes:
+  - {name: open, path: /open}
+  - {name: user, path: /user, customer_token: true}
+`), []byte(`
+keys:
+  secret: {kind: secret, environment: live}
+tokens:
+  alice: {claims: {iss: "https://auth.test", aud: renamed, exp: 1h, sub: alice, env: live}}
+rows:
+  - name: aliases with {it} between the words
+    with: ["-", "_", "~"]
+    request: GET https://a.test/open
+    headers: ["X-Key: {secret}", "X{it}Consumer{it}Id: evil", "X{it}User: evil", "X{it}User{it}Token: JWT {alice}"]
+    reason: ok
+    no_upstream: ["X{it}User", "X{it}User{it}Token", "X_consumer_id", "X~consumer~id"]
+    upstream_lines: ["X-Consumer-Id: {secret.id}", "X-Env: live"]
+  - name: an alias of the token beside it, {it}
+    with: ["X_User_Token", "X.User-Token"]
+    request: GET https://a.test/user
+    headers: ["X-Key: {secret}", "X-User-Token: JWT {alice}", "{it}: JWT evil"]
+    reason: ok
+    no_upstream: ["{it}"]
+    upstream_lines: ["X-Consumer-Id: {secret.id}", "X-User: alice", "X-User-Token: JWT {alice}"]
+`))
+}
