@@ -453,6 +453,36 @@ func TestRewritten(t *testing.T) {
 	wantReason(t, "rewritten", v.Verify(r), policy.Internal)
 }
 
+// What an error page gets of a request that was denied: no key, no cookie that holds
+// one, no customer token and no other protocol.
+func TestLinesOfADenial(t *testing.T) {
+	now := time.Now()
+	key, rec := newKey(t, "key_1")
+	v := newVerifier(t, core.Config{})
+	if err := v.Activate(newPublisher(t, compiled(t, "default"), now).bundle(now, rec)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		lines map[string][]string
+		want  policy.Reason
+		goes  string // the one line that goes on
+	}{
+		"WebSocket": {map[string][]string{"Authorization": {"Bearer sk"}, "Upgrade": {"websocket"}, "Sec-Websocket-Key": {"a"}, "Sec-Websocket-Version": {"13"}}, policy.BadFormat, ""},
+		"cookie":    {map[string][]string{"Cookie": {"k=" + key, "a=b"}, "Accept": {"*/*"}}, policy.InCookie, "Accept"},
+		"key":       {map[string][]string{"Authorization": {"Bearer " + key}, "X-Note": {key}, "Content-Type": {key}, "Accept": {"*/*"}}, policy.Malformed, "Accept"},
+	} {
+		r := request(key)
+		r.HTTP11, r.Headers = true, header(tt.lines)
+		d := v.Verify(r)
+		wantReason(t, name, d, tt.want)
+		for _, l := range r.Headers.Lines() {
+			if _, ok := d.Line(l.Name, l.Value); ok != (l.Name == tt.goes) && !strings.HasPrefix(l.Name, "Sec-") {
+				t.Errorf("%s: %s goes on: %v", name, l.Name, ok)
+			}
+		}
+	}
+}
+
 // R3: TLS that a proxy in front ended.
 func TestTLSTerminators(t *testing.T) {
 	now := time.Now()

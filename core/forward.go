@@ -111,9 +111,13 @@ func (d *Decision) Line(name, value string) (to string, ok bool) {
 }
 
 // Trailer says whether a line of the request's trailer goes on. What means something
-// in a header never does in a trailer (R30).
+// in a header never does in a trailer (R30). A name counts in any case: hosts make
+// names of what a Trailer line says.
 func (d *Decision) Trailer(name, value string) bool {
-	return d.policy != nil && d.policy.Field(name) == policy.FieldOther && (d.key == "" || !credential.Holds(value, d.key))
+	if d.policy == nil || d.policy.Field(name) != policy.FieldOther {
+		return false
+	}
+	return d.key == "" || !credential.Holds(value, d.key) && !strings.Contains(strings.ToLower(name), strings.ToLower(d.key))
 }
 
 // WebSocket says whether the request opens a WebSocket. After any other request an

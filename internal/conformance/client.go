@@ -137,8 +137,11 @@ func echoes(to io.Writer, from io.Reader) error {
 		return err
 	}
 	heard := make([]byte, len(said))
-	if _, err := io.ReadFull(from, heard); err != nil || string(heard) != said {
-		return fmt.Errorf("101, and the connection carries nothing: %q, %w", heard, err)
+	if _, err := io.ReadFull(from, heard); err != nil {
+		return fmt.Errorf("101, and the connection carries nothing: %w", err)
+	}
+	if string(heard) != said {
+		return fmt.Errorf("101, and the connection carries %q", heard)
 	}
 	return nil
 }

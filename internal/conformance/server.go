@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -232,6 +233,7 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body) // one that is cut short has been reached all the same
 	whole := *got
 	whole.Body, whole.Trailer = string(body), r.Trailer
+	maps.DeleteFunc(whole.Trailer, func(_ string, lines []string) bool { return lines == nil }) // announced alone
 	u.note(&whole, 0)
 	w.Header().Set("X-Nonce", u.nonce)
 	if protocol := r.Header.Get("Upgrade"); protocol != "" {

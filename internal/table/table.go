@@ -198,6 +198,6 @@ func (w Want) with(fill func(string) string, lines func([]string) []string) Want
 		w.Upstream = up
 	}
 	w.UpstreamHost = fill(w.UpstreamHost)
-	w.UpstreamLines, w.UpstreamTrailers = lines(w.UpstreamLines), lines(w.UpstreamTrailers)
+	w.UpstreamLines, w.UpstreamTrailers, w.NoUpstream = lines(w.UpstreamLines), lines(w.UpstreamTrailers), lines(w.NoUpstream)
 	return w
 }
