@@ -92,7 +92,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	x := &exchange{handler: h, r: r}
 	x.translate()
-	x.decision = h.edge.verifier.Verify(&x.request)
+	x.decision = h.edge.decide(&x.request)
 	d := &x.decision
 	h.edge.metrics.requests[d.Reason].Inc()
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
