@@ -299,3 +299,43 @@ func TestAudienceAndBack(t *testing.T) {
 		t.Errorf("west again: %+v", logs.All())
 	}
 }
+
+// A policy note that is dated in the future is refused, and bars nothing. An edge
+// that has accepted one gets out without its state.
+func TestNoteOfTheFuture(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	p.publish(bundle.DefaultAudience, time.Now().Add(time.Hour))
+	ahead := p.pack(hourAgo.Add(2*time.Minute), nil)
+	p.write(dir, ahead)
+	e, logs := p.edge(dir, bundle.DefaultAudience)
+	p.logged(logs, "refused", bundle.ErrFuture.Error())
+	p.publish(bundle.DefaultAudience, hourAgo)
+	right := p.pack(hourAgo.Add(time.Minute), nil)
+	p.write(dir, right)
+	p.version(e, hourAgo.Add(time.Minute))
+	// Its clock was ahead when the note came.
+	pack, err := bundle.OpenPack(bytes.NewReader(ahead), int64(len(ahead)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := e.trust.Open(pack.Notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.end(e)
+	state := filepath.Join(dir, "state")
+	if err := disk.NewState(state, e.trust).Raise(m); err != nil {
+		t.Fatal(err)
+	}
+	e, logs = p.edge(dir, bundle.DefaultAudience)
+	p.end(e)
+	p.logged(logs, "refused", bundle.ErrRollback.Error())
+	if err := os.Remove(state); err != nil {
+		t.Fatal(err)
+	}
+	e, logs = p.edge(dir, bundle.DefaultAudience)
+	defer p.end(e)
+	if b := e.verifier.Bundle(); b == nil || logs.FilterMessageSnippet("refused").Len() > 0 {
+		t.Errorf("without its state: %+v", logs.All())
+	}
+}
