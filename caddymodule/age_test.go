@@ -57,7 +57,7 @@ func TestAge(t *testing.T) {
 			if err := b.Renew(t.Context(), 0); err != nil {
 				t.Fatal(err)
 			}
-			e.look()
+			e.look(false)
 			logs.TakeAll()
 			if got := look(0) + look(at[0]-time.Second) + look(at[1]); got != "error " {
 				t.Errorf("after a renewal: %q", got)

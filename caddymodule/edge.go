@@ -24,9 +24,10 @@ import (
 	"github.com/keystile/keystile/core/policy"
 )
 
-// pollInterval is how often a bundle's file is looked at. Looking at a file's
-// state costs a microsecond and works on every file system, for files that are
-// replaced and for those that appear later.
+// pollInterval is how often a bundle's file is looked at. A look at a file's state
+// and at the notes at its head costs some microseconds and works on every file
+// system, for files that are replaced or written over and for those that appear
+// later.
 const pollInterval = 200 * time.Millisecond
 
 // edge is one verifier with the bundle on disk that feeds it, and what it
@@ -42,13 +43,15 @@ type edge struct {
 	start    sync.Once
 	stop     chan struct{}
 	stopped  chan struct{}
+	doubts   chan chan struct{} // of requests that could not read a node; closed when the edge has looked
 
 	// Of whoever makes the edge, and then of the watching goroutine alone.
 	started  bool
-	seen     os.FileInfo // the bundle as it was last looked at
-	again    bool        // what was seen may be good later: the clock, or the disk, was in the way
-	refusal  string      // logged last
-	status   string      // logged last
+	seen     *disk.Glance // the bundle as it was last looked at
+	again    bool         // what was seen was refused, and may be good later
+	nextLook time.Time    // at what is to be looked at again
+	refusal  string       // logged last
+	status   string       // logged last
 	unstored *bundle.Mark
 	storeErr error     // why it could not be remembered
 	nextTry  time.Time // to remember it
@@ -160,7 +163,7 @@ func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
 	}
 	e := &edge{
 		name: c.Name, path: c.Bundle.File, trust: trust,
-		stop: make(chan struct{}), stopped: make(chan struct{}),
+		stop: make(chan struct{}), stopped: make(chan struct{}), doubts: make(chan chan struct{}),
 	}
 	e.logger.Store(logger)
 	if c.State != "" {
@@ -177,7 +180,7 @@ func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
 	}
 	before := living.find(e.name)
 	e.metrics = newEdgeMetrics(e)
-	found := e.look()
+	found := e.look(false)
 	if e.verifier.Bundle() == nil {
 		e.resume(before)
 	}
@@ -193,12 +196,12 @@ func errState(err error) error {
 
 // begin remembers the bundle that is in use and begins to watch for others. It
 // does so once, however many configurations use the edge. A place where nothing
-// can be kept is refused, unless it is only full at present.
+// can be kept is refused, unless it is only full, or locked, at present.
 func (e *edge) begin() (err error) {
 	e.start.Do(func() {
 		e.started = true
 		if b := e.verifier.Bundle(); b != nil {
-			if err = e.remember(&b.Mark); err == nil && e.unstored != nil && !errors.Is(e.storeErr, syscall.ENOSPC) {
+			if err = e.remember(&b.Mark); err == nil && e.unstored != nil && !errors.Is(e.storeErr, syscall.ENOSPC) && !errors.Is(e.storeErr, disk.ErrLocked) {
 				err = errState(e.storeErr)
 			}
 		}
@@ -222,18 +225,50 @@ func (e *edge) watch() {
 	defer close(e.stopped)
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
+	doubted := false // since the last tick
 	for {
 		select {
 		case <-e.stop:
 			return
+		case looked := <-e.doubts:
+			if !doubted {
+				e.look(true)
+			}
+			doubted = true
+			close(looked)
 		case <-ticker.C:
-			e.look()
+			doubted = false
+			e.look(false)
 			e.storeAgain()
 			e.watchStatus()
 			underWayOf(e.name).end(e.verifier)
 			e.watchAge(time.Now())
 		}
 	}
+}
+
+// doubtWait is how long a request waits for the edge to look.
+const doubtWait = time.Second
+
+// decide decides a request. Where a node cannot be read, something else may have
+// been written over the bundle in use: the edge looks at once, and the request is
+// decided by what it has then.
+func (e *edge) decide(r *core.Request) core.Decision {
+	d := e.verifier.Verify(r)
+	var node *bundle.NodeError
+	if d.Err == nil || !errors.As(d.Err, &node) {
+		return d
+	}
+	looked := make(chan struct{})
+	timeout := time.NewTimer(doubtWait)
+	defer timeout.Stop()
+	select {
+	case e.doubts <- looked:
+		<-looked
+	case <-e.stopped:
+	case <-timeout.C:
+	}
+	return e.verifier.Verify(r)
 }
 
 // watchStatus says when requests begin to be denied, or cease to be: a bundle
@@ -255,10 +290,10 @@ func (e *edge) watchStatus() {
 	}
 }
 
-// look takes over the bundle if it has changed since the last look. It returns
-// false if there is none.
-func (e *edge) look() bool {
-	info, err := disk.Stat(e.path)
+// look takes over the bundle if it has changed since the last look, or there is
+// doubt that it is what it was. It returns false if there is none.
+func (e *edge) look(doubt bool) bool {
+	seen, err := disk.Look(e.path)
 	if err != nil {
 		if e.seen != nil {
 			e.logger.Load().Error("the bundle's file is gone: the one in use stays until it expires", logFields(e.name, err)...)
@@ -266,14 +301,13 @@ func (e *edge) look() bool {
 		e.seen = nil
 		return false
 	}
-	same := e.seen != nil && os.SameFile(e.seen, info) && e.seen.ModTime().Equal(info.ModTime()) && e.seen.Size() == info.Size()
-	if same && !e.again {
+	same := seen.Same(e.seen)
+	if same && !doubt && (!e.again || time.Now().Before(e.nextLook)) {
 		return true
 	}
-	e.seen = info
+	e.seen = seen
 	err = e.load()
-	var path *fs.PathError
-	e.again = errors.Is(err, bundle.ErrFuture) || errors.As(err, &path)
+	e.lookAgain(err)
 	refusal := ""
 	if err != nil {
 		refusal = err.Error()
@@ -286,8 +320,19 @@ func (e *edge) look() bool {
 	return true
 }
 
-// load takes the bundle on disk into use. A packed file stays open as long as
-// its bundle is in use, and is closed when that is collected.
+// lookAgain says when the edge looks again at what was refused, though nothing of
+// it can be seen to change: at once where the clock, or the disk, was in the way,
+// else after a while, since it may have been caught half-written.
+func (e *edge) lookAgain(err error) {
+	var path *fs.PathError
+	e.again, e.nextLook = err != nil, time.Time{}
+	if err != nil && !errors.Is(err, bundle.ErrFuture) && !errors.As(err, &path) {
+		e.nextLook = time.Now().Add(retryInterval)
+	}
+}
+
+// load takes the bundle on disk into use. A large packed file stays open as long
+// as its bundle is in use, and is closed when that is collected.
 func (e *edge) load() error {
 	b, source, err := disk.OpenBundle(e.path, e.trust)
 	if err != nil {
@@ -353,9 +398,9 @@ func (e *edge) use(b *bundle.Bundle) error {
 	return nil
 }
 
-// storeInterval is how long the edge waits before it tries again to remember
-// what it could not.
-const storeInterval = 5 * time.Second
+// retryInterval is how long the edge waits before it tries again what failed: to
+// remember a bundle, or to read one that was refused.
+const retryInterval = 5 * time.Second
 
 // remember raises the state. It refuses what the state refuses; a state that
 // cannot be written is no reason to go on with keys that may have been revoked.
@@ -371,9 +416,15 @@ func (e *edge) remember(m *bundle.Mark) error {
 	if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {
 		return err
 	}
-	e.unstored, e.storeErr = nil, err
+	told := err != nil && e.storeErr != nil && err.Error() == e.storeErr.Error()
+	e.unstored, e.storeErr, e.nextTry = nil, err, time.Now()
 	if err != nil {
-		e.unstored, e.nextTry = m, time.Now().Add(storeInterval)
+		e.unstored = m
+	}
+	if err != nil && !errors.Is(err, disk.ErrLocked) { // whether it is locked costs nothing to see
+		e.nextTry = e.nextTry.Add(retryInterval)
+	}
+	if err != nil && !told {
 		e.logger.Load().Error("the state cannot be written: the bundle is used, and after a restart an older one would be believed", logFields(e.name, err)...)
 	}
 	e.metrics.degraded.Store(e.unstored != nil)

@@ -96,7 +96,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	x := &exchange{handler: h, r: r}
 	t := translations.Get().(*translation)
 	x.translate(t)
-	x.decision = h.edge.verifier.Verify(&t.request)
+	x.decision = h.edge.decide(&t.request)
 	d := &x.decision
 	h.edge.metrics.requests[d.Reason].Inc()
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {

@@ -200,6 +200,70 @@ func TestStateCannotBeWritten(t *testing.T) {
 	}
 }
 
+// A packed file that is written over in place, as `cp` does, takes no key from the
+// bundle in use, and a later bundle of the same size and time is taken over.
+func TestWrittenOver(t *testing.T) {
+	h := newHome(t, "vinr")
+	b := h.bundle("vinr")
+	var ids, headers []string
+	for range 100 { // more than one leaf
+		id, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
+		ids, headers = append(ids, id), append(headers, "X-Api-Key: "+key)
+	}
+	site := func(*server) string {
+		return "http://api.vinr.com, https://api.vinr.com {\n\tkeystile vinr\n\trespond ok\n}\nhttp://metrics.test {\n\tmetrics\n}\n"
+	}
+	// The file of the edge is one that only this test writes.
+	file := filepath.Join(h.dir, "edge.keystile")
+	copyFile(t, b.File(), file)
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, h, []string{"vinr"}, site)
+	if err := s.reload(h, func(config string) string { return strings.Replace(config, "file "+b.File(), "file "+file, 1) }, site, "vinr"); err != nil {
+		t.Fatal(err)
+	}
+	s.within("in use", 200, headers[0])
+	refusals := `bundles_refused_total{bundle="vinr",cause="invalid"}`
+	told := number(t, s.metric(refusals))
+	if err := os.WriteFile(file, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.metricWithin(refusals, fmt.Sprint(told+1))
+	for _, header := range headers {
+		if got := s.do("GET", "https://api.vinr.com/v1/payments", header).StatusCode; got != 200 {
+			t.Fatalf("a key that was not used before the file was written over: %d", got)
+		}
+	}
+	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * 200 * time.Millisecond) // it is looked at
+	if _, err := b.Revoke(context.Background(), ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	revoked, err := os.ReadFile(b.File())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(revoked) != len(good) {
+		t.Fatalf("the test is of no use: %d bytes, and %d before", len(revoked), len(good))
+	}
+	if err := os.WriteFile(file, revoked, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	s.within("revoked", 401, headers[0])
+	s.within("not revoked", 200, headers[99])
+}
+
 // Validating a configuration writes nothing: another user may do it.
 func TestValidateWritesNothing(t *testing.T) {
 	h := newHome(t, "vinr")

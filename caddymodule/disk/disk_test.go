@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,7 @@ type publisher struct {
 	signer    note.Signer
 	key       string
 	publisher note.Signer
+	audience  string
 	pub       *bundle.Publication
 }
 
@@ -51,7 +53,7 @@ var start = time.Now().Add(-time.Hour).UnixMilli()
 
 func newPublisher(t testing.TB) *publisher {
 	t.Helper()
-	p := &publisher{t: t}
+	p := &publisher{t: t, audience: bundle.DefaultAudience}
 	p.signer, p.key = newSigner(t, "policy")
 	p.policy(start)
 	return p
@@ -66,16 +68,23 @@ func (p *publisher) policy(version int64) {
 	}
 	var key string
 	p.publisher, key = newSigner(p.t, "publisher")
-	if p.pub, err = bundle.Publish(compiled, "default", "edge", version, []string{key}, p.signer); err != nil {
+	if p.pub, err = bundle.Publish(compiled, "default", p.audience, version, []string{key}, p.signer); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-func (p *publisher) trust() *bundle.Trust { return trustOf(p.t, p.key) }
+func (p *publisher) trust() *bundle.Trust {
+	p.t.Helper()
+	trust, err := bundle.NewTrust("default", p.audience, 1, p.key)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return trust
+}
 
 func trustOf(t testing.TB, keys ...string) *bundle.Trust {
 	t.Helper()
-	trust, err := bundle.NewTrust("default", "edge", 1, keys...)
+	trust, err := bundle.NewTrust("default", bundle.DefaultAudience, 1, keys...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +265,9 @@ func flip(b []byte, i int) []byte {
 	return b
 }
 
-// A process that holds the lock for ever keeps nobody waiting for ever.
+// A process that holds the lock for ever keeps nobody waiting: the lock is waited
+// for once, no try leaves anything behind, and the state is raised by the first one
+// after the lock is free.
 func TestStateLocked(t *testing.T) {
 	p := newPublisher(t)
 	s := NewState(filepath.Join(t.TempDir(), "state"), p.trust())
@@ -264,16 +275,131 @@ func TestStateLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Raise(p.mark(start)); err == nil || !strings.Contains(err.Error(), ".lock") {
-		t.Error(err)
-	}
-	unlock()
-	for begin := time.Now(); time.Since(begin) < 5*time.Second; time.Sleep(10 * time.Millisecond) {
-		if m, err := s.Last(); err == nil && m != nil {
-			return
+	m := p.mark(start)
+	try := func() {
+		t.Helper()
+		if err := s.Raise(m); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), ".lock") {
+			t.Fatal(err)
 		}
 	}
-	t.Error("it is not remembered once the lock is free")
+	try()
+	descriptors := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	open, running, begin := descriptors(), runtime.NumGoroutine(), time.Now()
+	const tries = 200
+	for range tries {
+		try()
+	}
+	if took := time.Since(begin); took > tries*lockWait/4 {
+		t.Errorf("%d tries took %v", tries, took)
+	}
+	if d, r := descriptors(), runtime.NumGoroutine(); d > open || r > running {
+		t.Errorf("after %d tries %d descriptors and %d goroutines, before %d and %d", tries, d, r, open, running)
+	}
+	unlock()
+	if err := s.Raise(m); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := s.Last(); err != nil || last == nil {
+		t.Errorf("it is not remembered once the lock is free: %v", err)
+	}
+}
+
+// What is remembered of one audience is there again after a change to another one
+// and back, and bars nothing there.
+func TestAudiences(t *testing.T) {
+	p, path := newPublisher(t), filepath.Join(t.TempDir(), "state")
+	of := func(audience string, version int64) (*State, *bundle.Mark) {
+		t.Helper()
+		p.audience = audience
+		p.policy(version)
+		return NewState(path, p.trust()), p.mark(version)
+	}
+	files := make(map[string]bool)
+	for i, audience := range []string{bundle.DefaultAudience, "east", "west", "east.lock", "a/../b"} {
+		older := start + int64(10-i)
+		s, m := of(audience, older)
+		if err := s.Raise(m); err != nil {
+			t.Fatalf("%s: %v", audience, err)
+		}
+		s, m = of(audience, older+100)
+		if err := s.Raise(m); err != nil {
+			t.Fatalf("%s: %v", audience, err)
+		}
+		if filepath.Dir(s.path) != filepath.Dir(path) || files[s.path] || files[s.path+".lock"] {
+			t.Errorf("%s: it is kept in %s", audience, s.path)
+		}
+		files[s.path], files[s.path+".lock"] = true, true
+	}
+	for _, audience := range []string{"east", bundle.DefaultAudience, "west"} {
+		s, m := of(audience, start)
+		if last, err := s.Last(); err != nil || last == nil || last.Note.Audience != audience {
+			t.Errorf("%s: %+v, %v", audience, last, err)
+		}
+		if err := s.Raise(m); !errors.Is(err, bundle.ErrRollback) {
+			t.Errorf("%s: an older bundle after the change: %v", audience, err)
+		}
+	}
+}
+
+// A packed file that is written over in place, by something else or by a later
+// bundle, takes nothing from the bundle that was opened; and it is seen to be
+// another one, though its size and time are the same.
+func TestWrittenOver(t *testing.T) {
+	p, path := newPublisher(t), filepath.Join(t.TempDir(), "b.keystile")
+	write(t, path, p.pack(start, records(300, 0)))
+	b, source, err := OpenBundle(path, p.trust())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	first, err := Look(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Look(path); err != nil || !again.Same(first) || first.Same(nil) {
+		t.Errorf("nothing has changed: %v", err)
+	}
+	over := p.pack(start+1, records(300, 1))
+	if info, err := os.Stat(path); err != nil || info.Size() != int64(len(over)) {
+		t.Fatalf("the test is of no use: %v, %v", info, err)
+	}
+	write(t, path, over)
+	if err := os.Chtimes(path, first.info.ModTime(), first.info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := Look(path); err != nil || second.Same(first) {
+		t.Errorf("a later bundle looks the same: %v", err)
+	}
+	write(t, path, []byte("garbage"))
+	if third, err := Look(path); err != nil || third.Same(first) {
+		t.Errorf("garbage looks the same: %v", err)
+	}
+	keys := 0
+	if err := b.Walk(func(*bundle.Record) error { keys++; return nil }); err != nil || keys != 300 {
+		t.Errorf("%d keys are left of what was opened: %v", keys, err)
+	}
+	// The notes alone tell a directory's bundles apart.
+	dir := filepath.Join(t.TempDir(), "origin")
+	if _, err := WriteDir(dir, b, source.Compiled); err != nil {
+		t.Fatal(err)
+	}
+	before, err := Look(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, inDir(dir, manifestFile), p.mark(start+1).Notes.Manifest)
+	if err := os.Chtimes(inDir(dir, manifestFile), before.info.ModTime(), before.info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := Look(dir); err != nil || after.Same(before) {
+		t.Errorf("a directory's other manifest looks the same: %v", err)
+	}
 }
 
 const envState = "KEYSTILE_STATE_DIR"
@@ -293,7 +419,11 @@ func TestTwoProcesses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Raise(m); err != nil && !errors.Is(err, bundle.ErrRollback) {
+			err = s.Raise(m)
+			for errors.Is(err, ErrLocked) {
+				err = s.Raise(m)
+			}
+			if err != nil && !errors.Is(err, bundle.ErrRollback) {
 				t.Fatal(err)
 			}
 			last, err := s.Last()
@@ -339,7 +469,7 @@ func openVersion(dir, file string) (*bundle.Bundle, *Source, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	trust, err := bundle.NewTrust("default", "edge", 1, string(key))
+	trust, err := bundle.NewTrust("default", bundle.DefaultAudience, 1, string(key))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"io/fs"
@@ -70,22 +71,45 @@ func OpenBundle(path string, trust *bundle.Trust) (*bundle.Bundle, *Source, erro
 // any more.
 func (s *Source) Close() error { return s.close() }
 
-func openFile(path string) (*Source, error) {
+// maxWhole is the largest packed file that is read as a whole, in bytes: about
+// 190,000 keys. What is written over it later does not reach the bundle in use.
+const maxWhole = 16 << 20
+
+func openFile(path string) (s *Source, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
 	info, err := f.Stat()
 	if err != nil {
-		f.Close()
 		return nil, err
 	}
 	pack, err := bundle.OpenPack(f, info.Size())
 	if err != nil {
-		f.Close()
 		return nil, err
 	}
-	return &Source{Notes: pack.Notes, Compiled: pack.Compiled, Nodes: pack, close: f.Close}, nil
+	closer := f.Close
+	if info.Size() <= maxWhole {
+		if pack, err = readWhole(f, info.Size()); err != nil {
+			return nil, err
+		}
+		closer = func() error { return nil }
+		f.Close()
+	}
+	return &Source{Notes: pack.Notes, Compiled: pack.Compiled, Nodes: pack, close: closer}, nil
+}
+
+func readWhole(f *os.File, size int64) (*bundle.Pack, error) {
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return nil, fmt.Errorf("it changes while it is read: %w", err)
+	}
+	return bundle.OpenPack(bytes.NewReader(b), size)
 }
 
 // Files of the directory form, below "v1".
@@ -149,11 +173,49 @@ func readFile(path string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-// Stat describes the file that changes when the bundle at path does.
-func Stat(path string) (fs.FileInfo, error) {
+// Glance is what is seen of a bundle on disk without opening it.
+type Glance struct {
+	info  fs.FileInfo // of the file that changes when the bundle does
+	notes string      // "" where they cannot be read
+}
+
+// Look glances at the bundle at path. It fails if there is none.
+func Look(path string) (*Glance, error) {
 	info, err := os.Stat(path)
-	if err == nil && info.IsDir() {
-		info, err = os.Stat(inDir(path, manifestFile))
+	if err != nil {
+		return nil, err
 	}
-	return info, err
+	dir := info.IsDir()
+	if dir {
+		path = inDir(path, manifestFile)
+		if info, err = os.Stat(path); err != nil {
+			return nil, err
+		}
+	}
+	return &Glance{info, notesIn(path, dir)}, nil
+}
+
+func notesIn(path string, manifest bool) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if manifest {
+		b, _ := io.ReadAll(io.LimitReader(f, bundle.MaxNote)) // what can be read
+		return string(b)
+	}
+	notes, err := bundle.ReadNotes(f)
+	if err != nil {
+		return ""
+	}
+	return string(notes.Policy) + string(notes.Manifest)
+}
+
+// Same says whether nothing has changed since before, which may be nil. A file's
+// size and time are not enough: one that is written over in place keeps its size
+// where a key is revoked, and its time within a tick of the clock or by `cp -p`.
+func (g *Glance) Same(before *Glance) bool {
+	return before != nil && g.notes == before.notes && os.SameFile(g.info, before.info) &&
+		g.info.Size() == before.info.Size() && g.info.ModTime().Equal(before.info.ModTime())
 }

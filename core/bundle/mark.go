@@ -53,10 +53,12 @@ var (
 	ErrTooOld  = errors.New("the bundle is older than max_age: check that the publisher's heartbeat arrives")
 )
 
-// CheckTime says why the bundle cannot be used at now. maxAge 0 is no bound.
+// CheckTime says why the bundle cannot be used at now. maxAge 0 is no bound. A
+// policy note of the future is as bad as a manifest: what is signed after it at the
+// right time would be older, for as long as its signer's clock was ahead.
 func (m *Mark) CheckTime(now time.Time, clockSkew, maxAge time.Duration) error {
 	switch ms, signed := now.UnixMilli(), m.Manifest.Version; {
-	case signed > ms+clockSkew.Milliseconds():
+	case max(signed, m.Note.Version) > ms+clockSkew.Milliseconds():
 		return ErrFuture
 	case ms >= m.Manifest.Expires:
 		return ErrExpired

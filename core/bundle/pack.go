@@ -86,33 +86,67 @@ type Pack struct {
 	count uint64 // entries
 }
 
+// header is the first bytes of a packed file.
+type header struct {
+	policy, manifest, compiled uint32 // lengths
+	index, count               uint64
+}
+
+func readHeader(r io.ReaderAt) (h header, err error) {
+	var b [packHeader]byte
+	if _, err := r.ReadAt(b[:], 0); err != nil {
+		return h, fmt.Errorf("packed file: its header cannot be read: %w", err)
+	}
+	if string(b[:len(packMagic)]) != packMagic {
+		return h, errors.New("packed file: it does not begin like one of this version")
+	}
+	fields := b[len(packMagic):]
+	h.policy, h.manifest = binary.BigEndian.Uint32(fields), binary.BigEndian.Uint32(fields[4:])
+	h.compiled = binary.BigEndian.Uint32(fields[8:])
+	h.index, h.count = binary.BigEndian.Uint64(fields[16:]), binary.BigEndian.Uint64(fields[24:])
+	if h.policy > MaxNote || h.manifest > MaxNote || h.compiled > policy.MaxSize {
+		return h, errors.New("packed file: its notes or policy are too large")
+	}
+	return h, nil
+}
+
+// read reads the notes, and so many bytes of the compiled policy.
+func (h header) read(r io.ReaderAt, compiled uint32) (Notes, []byte, error) {
+	all := make([]byte, h.policy+h.manifest+compiled)
+	if _, err := r.ReadAt(all, packHeader); err != nil {
+		return Notes{}, nil, fmt.Errorf("packed file: it is truncated: %w", err)
+	}
+	end := h.policy + h.manifest
+	return Notes{Policy: all[:h.policy:h.policy], Manifest: all[h.policy:end:end]}, all[end:], nil
+}
+
+// ReadNotes reads the notes of a packed file and nothing else of it: enough to
+// see whether it holds another bundle than before.
+func ReadNotes(r io.ReaderAt) (Notes, error) {
+	h, err := readHeader(r)
+	if err != nil {
+		return Notes{}, err
+	}
+	notes, _, err := h.read(r, 0)
+	return notes, err
+}
+
 // OpenPack reads the notes and the compiled policy of a packed file of size
 // bytes. It verifies nothing: [Open] does.
 func OpenPack(r io.ReaderAt, size int64) (*Pack, error) {
-	var h [packHeader]byte
-	if _, err := r.ReadAt(h[:], 0); err != nil {
-		return nil, fmt.Errorf("packed file: its header cannot be read: %w", err)
+	h, err := readHeader(r)
+	if err != nil {
+		return nil, err
 	}
-	if string(h[:len(packMagic)]) != packMagic {
-		return nil, errors.New("packed file: it does not begin like one of this version")
-	}
-	fields := h[len(packMagic):]
-	policyLen, manifestLen := binary.BigEndian.Uint32(fields), binary.BigEndian.Uint32(fields[4:])
-	compiledLen := binary.BigEndian.Uint32(fields[8:])
-	p := &Pack{r: r, index: binary.BigEndian.Uint64(fields[16:]), count: binary.BigEndian.Uint64(fields[24:])}
-	if policyLen > MaxNote || manifestLen > MaxNote || compiledLen > policy.MaxSize {
-		return nil, errors.New("packed file: its notes or policy are too large")
-	}
+	p := &Pack{r: r, index: h.index, count: h.count}
 	hi, tail := bits.Mul64(p.count, packEntry)
 	if hi != 0 || p.index > uint64(size) || tail != uint64(size)-p.index {
 		return nil, fmt.Errorf("packed file: it has %d bytes, and its header says otherwise: it is truncated or damaged", size)
 	}
-	all := make([]byte, policyLen+manifestLen+compiledLen)
-	if _, err := r.ReadAt(all, packHeader); err != nil {
-		return nil, fmt.Errorf("packed file: it is truncated: %w", err)
+	p.Notes, p.Compiled, err = h.read(r, h.compiled)
+	if err != nil {
+		return nil, err
 	}
-	p.Notes = Notes{Policy: all[:policyLen:policyLen], Manifest: all[policyLen : policyLen+manifestLen : policyLen+manifestLen]}
-	p.Compiled = all[policyLen+manifestLen:]
 	return p, nil
 }
 

@@ -58,6 +58,9 @@ func NewTrust(name, audience string, threshold int, keys ...string) (*Trust, err
 	return t, nil
 }
 
+// Audience is the audience whose bundles are believed.
+func (t *Trust) Audience() string { return t.audience }
+
 // parseVerifier reads a key in the form of golang.org/x/mod/sumdb/note.
 func parseVerifier(s string) (v verifier, err error) {
 	v.Verifier, err = note.NewVerifier(s)

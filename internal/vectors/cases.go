@@ -328,6 +328,7 @@ var goodCases = []oneCase{
 	}},
 	{"good_largest_record", "a record of 2,048 bytes", func(d *draft) { d.use([]record{sized(2048)}) }},
 	{"good_seven_days", "the longest life", func(d *draft) { d.expires = d.version + 7*day }},
+	{"good_policy_at_skew", "a policy note signed as far ahead as clocks may differ", func(d *draft) { d.noteVersion = d.now + 60_000 }},
 	{"good_at_skew", "signed as far ahead as clocks may differ", func(d *draft) { d.now = d.version - 60_000 }},
 	{"good_last_millisecond", "before it expires", func(d *draft) { d.now = d.expires - 1 }},
 	{"good_at_max_age", "as old as it may get", func(d *draft) { d.now, d.maxAge = d.version+hour, hour }},
@@ -651,6 +652,8 @@ var successionCases = []oneCase{
 		d.after = d.after[:len(d.after)-1]
 	}},
 	{"future", "a version a millisecond further ahead than clocks may differ", expect("future", func(d *draft) { d.now = d.version - 60_001 })},
+	{"future_policy", "a policy version a millisecond further ahead than clocks may differ", expect("future", func(d *draft) { d.noteVersion = d.now + 60_001 })},
+	{"future_policy_far", "a policy version of the year 2100", expect("future", func(d *draft) { d.noteVersion = 4_102_444_800_000 })},
 	{"future_far", "a version of the year 2100", expect("future", func(d *draft) { d.version = 4_102_444_800_000; d.expires = d.version + day })},
 	{"expired", "at its end", expect("expired", func(d *draft) { d.now = d.expires })},
 	{"too_old", "a millisecond older than it may get", expect("too-old", func(d *draft) { d.now, d.maxAge = d.version+hour+1, hour })},

@@ -471,7 +471,7 @@ class Bundle:
                 why = successor(self.note, self.manifest, last_note, last)
                 need_stage(not why, why)
         now, skew, age = (int(vector[n][0]) for n in ("now", "clock_skew", "max_age"))
-        need_stage(self.manifest["version"] <= now + skew, "future")
+        need_stage(max(self.manifest["version"], self.note["version"]) <= now + skew, "future")
         need_stage(now < self.manifest["expires"], "expired")
         need_stage(not age or now - self.manifest["version"] <= age, "too-old")
 

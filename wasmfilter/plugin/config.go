@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keystile/keystile/core"
@@ -98,8 +100,8 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 // given inline.
 const maxConfig = 8 << 20
 
-// parseConfig reads a configuration. A name that is not known, or given twice, is
-// an error.
+// parseConfig reads a configuration. A name that is not exactly a known one, or
+// given twice, is an error.
 func parseConfig(raw []byte) (*Config, error) {
 	if len(raw) == 0 {
 		return nil, errors.New("the configuration is empty: name a bundle, as in {\"bundles\": {\"shop\": {…}}}")
@@ -110,9 +112,6 @@ func parseConfig(raw []byte) (*Config, error) {
 	if asJSON, ok := structure(raw); ok {
 		raw = asJSON
 	}
-	if err := noRepeats(raw); err != nil {
-		return nil, err
-	}
 	c := new(Config)
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
@@ -121,6 +120,9 @@ func parseConfig(raw []byte) (*Config, error) {
 	}
 	if dec.More() {
 		return nil, errors.New("the configuration: something follows its object")
+	}
+	if err := checkNames(json.NewDecoder(bytes.NewReader(raw)), reflect.TypeFor[Config]()); err != nil {
+		return nil, fmt.Errorf("the configuration: %w", err)
 	}
 	if len(c.Bundles) == 0 {
 		return nil, errors.New("the configuration names no bundle: nothing could be decided")
@@ -137,41 +139,57 @@ func parseConfig(raw []byte) (*Config, error) {
 	return c, nil
 }
 
-// noRepeats refuses an object that has one name twice, in whatever case:
-// encoding/json would take the last (R58).
-func noRepeats(raw []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	type level struct {
-		object bool
-		name   bool // a name comes next
-		names  []string
+// checkNames refuses, in a value of type t that encoding/json has taken, an object
+// that has one name twice, and a name that is not letter by letter a field's:
+// encoding/json takes the last of several (R58), and names in another case, also
+// where that is outside of ASCII.
+func checkNames(dec *json.Decoder, t reflect.Type) error {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
 	}
-	var stack []level
-	for {
-		t, err := dec.Token()
-		if err != nil {
-			return nil // the end, or what the decoder will say
-		}
-		top := len(stack) - 1
-		if delim, ok := t.(json.Delim); ok && (delim == '}' || delim == ']') {
-			stack = stack[:top]
-			continue
-		}
-		if top >= 0 && stack[top].object {
-			if name, ok := t.(string); ok && stack[top].name {
-				lower := bytes.ToLower([]byte(name))
-				if slices.Contains(stack[top].names, string(lower)) {
-					return fmt.Errorf("the configuration: %q is given twice", name)
-				}
-				stack[top].names, stack[top].name = append(stack[top].names, string(lower)), false
-				continue
+	open, err := dec.Token()
+	if err != nil || open != json.Delim('{') && open != json.Delim('[') {
+		return err
+	}
+	var names []string
+	for dec.More() {
+		of := t
+		if open == json.Delim('{') {
+			token, err := dec.Token()
+			if err != nil {
+				return err
 			}
-			stack[top].name = true
+			name := token.(string) // in an object nothing else stands here
+			if slices.Contains(names, name) {
+				return fmt.Errorf("%q is given twice", name)
+			}
+			names = append(names, name)
+			if t.Kind() == reflect.Struct {
+				var known bool
+				if of, known = fieldType(t, name); !known {
+					return fmt.Errorf("unknown field %q: names are written as they are documented, in lower case", name)
+				}
+			}
 		}
-		if delim, ok := t.(json.Delim); ok {
-			stack = append(stack, level{object: delim == '{', name: delim == '{'})
+		if k := of.Kind(); of == t && (k == reflect.Map || k == reflect.Slice) {
+			of = of.Elem()
+		}
+		if err := checkNames(dec, of); err != nil {
+			return err
 		}
 	}
+	_, err = dec.Token()
+	return err
+}
+
+// fieldType is the type of the field that has a name in JSON.
+func fieldType(t reflect.Type, name string) (reflect.Type, bool) {
+	for i := range t.NumField() {
+		if tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); tag == name {
+			return t.Field(i).Type, true
+		}
+	}
+	return nil, false
 }
 
 // core is the verifier's part of a bundle's configuration.

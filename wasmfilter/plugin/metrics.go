@@ -1,10 +1,6 @@
 package plugin
 
-import (
-	"fmt"
-
-	"github.com/keystile/keystile/core/policy"
-)
+import "github.com/keystile/keystile/core/policy"
 
 // Metrics are named "keystile.bundle.<bundle>.…": the stats_tags of README.md
 // make labels of them for Prometheus. Requests are counted in memory and written
@@ -45,8 +41,8 @@ func (e *edge) tell(h Host) {
 	}
 	e.status = status
 	if status != "" {
-		h.Log(Error, fmt.Sprintf(`keystile: every request is denied {"bundle":%q,"error":%q}`, e.name, status))
+		h.Log(Error, Line("every request is denied", "bundle", e.name, "error", status))
 	} else {
-		h.Log(Info, fmt.Sprintf(`keystile: requests are decided {"bundle":%q}`, e.name))
+		h.Log(Info, Line("requests are decided", "bundle", e.name))
 	}
 }

@@ -52,20 +52,23 @@ type source struct {
 	origins []Origin
 	now     func() time.Time
 	poll    time.Duration
-	hurry   func() // asks for a tick at once
+	skew    time.Duration // as the verifier's
+	hurry   func()        // asks for a tick at once
 
 	notesKey, leaseKey string
 
 	// Of the notes.
-	nextPoll time.Time
-	failures int    // in a row
-	etag     string // of the manifest, from the origin asked last
+	polled   time.Time     // when the lease was last tried for
+	pause    time.Duration // after that
+	farLease bool          // one that is further ahead than it can be has been logged
+	failures int           // in a row
+	etag     string        // of the manifest, from the origin asked last
 	polling  time.Time
 	notesCAS uint32
 	found    *bundle.Mark           // the highest notes that anybody has found, verified
 	compiled map[bundle.Hash][]byte // the policy in use
-	retry    time.Time
-	refusal  string // logged last
+	failed   time.Time              // when what was found could not be used
+	refusal  string                 // logged last
 
 	raw     map[bundle.Hash][]byte
 	order   []bundle.Hash
@@ -103,6 +106,9 @@ func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig, hurry 
 	}
 	if s.poll == 0 {
 		s.poll = pollInterval
+	}
+	if s.skew = time.Duration(c.ClockSkew); s.skew == 0 {
+		s.skew = bundle.DefaultClockSkew
 	}
 	if s.poll < 200*time.Millisecond {
 		return nil, fmt.Errorf("poll_interval %s: at least 200ms", s.poll)
@@ -173,14 +179,14 @@ func (s *source) send(h bundle.Hash, f *fetch) {
 				f.done(f.waiting, true)
 				return
 			}
-			s.host.Log(Warn, fmt.Sprintf(`keystile: a node was not served {"bundle":%q,"node":%q,"cluster":%q,"status":%q}`, s.name, name, o.Cluster, status))
+			s.host.Log(Warn, Line("a node was not served", "bundle", s.name, "node", name, "cluster", o.Cluster, "status", status))
 			s.send(h, f)
 		}, f.limit)
 		if err == nil {
 			f.begun = s.now()
 			return
 		}
-		s.host.Log(Warn, fmt.Sprintf(`keystile: an origin cannot be asked {"bundle":%q,"cluster":%q,"error":%q}`, s.name, o.Cluster, err))
+		s.host.Log(Warn, Line("an origin cannot be asked", "bundle", s.name, "cluster", o.Cluster, "error", err))
 	}
 	delete(s.fetches, h)
 	f.done(f.waiting, false)
@@ -210,12 +216,12 @@ func (s *source) gone(request uint32) {
 func (s *source) tick(current *bundle.Bundle) *bundle.Bundle {
 	now := s.now()
 	for _, h := range slices.Collect(maps.Keys(s.fetches)) {
-		if f := s.fetches[h]; now.Sub(f.begun) > 2*fetchTimeout { // or never sent
+		if f := s.fetches[h]; past(now, f.begun, 2*fetchTimeout) { // or never sent
 			s.send(h, f)
 		}
 	}
 	s.look()
-	if !now.Before(s.nextPoll) && s.takeLease(now) {
+	if past(now, s.polled, s.pause) && s.takeLease(now) {
 		s.askNotes(now)
 	}
 	return s.open(current)
@@ -247,7 +253,7 @@ func (s *source) look() {
 		err = s.raise(notes)
 	}
 	if err != nil && !errors.Is(err, errSame) {
-		s.host.Log(Error, fmt.Sprintf(`keystile: what another worker has found is refused {"bundle":%q,"error":%q}`, s.name, err))
+		s.host.Log(Error, Line("what another worker has found is refused", "bundle", s.name, "error", err))
 	}
 }
 
@@ -262,7 +268,7 @@ func (s *source) raise(notes bundle.Notes) error {
 	if err := m.CheckSuccession(s.found); err != nil {
 		return err
 	}
-	if err := m.CheckTime(s.now(), bundle.DefaultClockSkew, 0); errors.Is(err, bundle.ErrFuture) {
+	if err := m.CheckTime(s.now(), s.skew, 0); errors.Is(err, bundle.ErrFuture) {
 		return err
 	}
 	if s.found != nil && m.Manifest == s.found.Manifest {
@@ -272,14 +278,30 @@ func (s *source) raise(notes bundle.Notes) error {
 	return nil
 }
 
+// past says whether d has passed since a time. Where the clock has been set back
+// behind that time nobody knows, and it has: to wait would be to sleep for as long
+// as the clock was wrong.
+func past(now, since time.Time, d time.Duration) bool {
+	passed := now.Sub(since)
+	return passed < 0 || passed >= d
+}
+
 // takeLease says whether this worker is the one that asks this time.
 func (s *source) takeLease(now time.Time) bool {
 	jitter := time.Duration(rand.Int64N(int64(s.poll)/4 + 1))
-	wait := min(s.poll<<min(s.failures, 5), max(s.poll, time.Minute))
-	s.nextPoll = now.Add(wait + jitter)
+	longest := max(s.poll, time.Minute)
+	wait := min(s.poll<<min(s.failures, 5), longest)
+	s.polled, s.pause = now, wait+jitter
 	raw, cas, err := s.host.SharedData(s.leaseKey)
-	if err == nil && len(raw) == 8 && now.UnixMilli() < int64(binary.BigEndian.Uint64(raw)) {
-		return false
+	if err == nil && len(raw) == 8 {
+		switch ahead := time.UnixMilli(int64(binary.BigEndian.Uint64(raw))).Sub(now); {
+		case ahead > longest && !s.farLease:
+			// A clock that was ahead has written it: nobody would ask until then.
+			s.farLease = true
+			s.host.Log(Warn, Line("a lease to poll is further ahead than one can be: it counts for nothing; the clock was set back", "bundle", s.name, "ahead", ahead))
+		case ahead > 0 && ahead <= longest:
+			return false
+		}
 	}
 	until := binary.BigEndian.AppendUint64(nil, uint64(now.Add(wait-50*time.Millisecond).UnixMilli()))
 	return s.host.SetSharedData(s.leaseKey, until, cas) == nil
@@ -288,7 +310,7 @@ func (s *source) takeLease(now time.Time) bool {
 // askNotes asks the origins, one after the other, for a manifest that is new, and
 // for its policy note.
 func (s *source) askNotes(now time.Time) {
-	if now.Sub(s.polling) < 2*fetchTimeout*time.Duration(len(s.origins)) && !s.polling.IsZero() {
+	if !s.polling.IsZero() && !past(now, s.polling, 2*fetchTimeout*time.Duration(len(s.origins))) {
 		return // the last asking is still on its way
 	}
 	s.polling = now
@@ -299,12 +321,12 @@ func (s *source) askOrigin(first, tried int) {
 	if tried == len(s.origins) {
 		s.failures++
 		s.polling = time.Time{}
-		s.host.Log(Warn, fmt.Sprintf(`keystile: no origin gives a bundle {"bundle":%q,"failures":%d}`, s.name, s.failures))
+		s.host.Log(Warn, Line("no origin gives a bundle", "bundle", s.name, "failures", s.failures))
 		return
 	}
 	o := s.origins[(first+tried)%len(s.origins)]
 	failed := func(what string, err any) {
-		s.host.Log(Warn, fmt.Sprintf(`keystile: an origin gives no bundle {"bundle":%q,"cluster":%q,"of":%q,"error":%q}`, s.name, o.Cluster, what, fmt.Sprint(err)))
+		s.host.Log(Warn, Line("an origin gives no bundle", "bundle", s.name, "cluster", o.Cluster, "of", what, "error", err))
 		s.etag = ""
 		s.askOrigin(first, tried+1)
 	}
@@ -366,7 +388,7 @@ const retryInterval = time.Second
 
 // open opens the bundle of the notes found, once its policy is here.
 func (s *source) open(current *bundle.Bundle) *bundle.Bundle {
-	if s.found == nil || current != nil && current.Manifest == s.found.Manifest || s.now().Before(s.retry) {
+	if s.found == nil || current != nil && current.Manifest == s.found.Manifest || !past(s.now(), s.failed, retryInterval) {
 		return nil
 	}
 	h := s.found.Note.Policy
@@ -379,7 +401,7 @@ func (s *source) open(current *bundle.Bundle) *bundle.Bundle {
 		if s.fetches[h] == nil {
 			s.fetch(h, policy.MaxSize, func(_ []uint32, ok bool) {
 				if !ok {
-					s.retry = s.now().Add(retryInterval)
+					s.failed = s.now()
 				}
 			})
 		}
@@ -396,9 +418,9 @@ func (s *source) open(current *bundle.Bundle) *bundle.Bundle {
 // refuse says why what was found cannot be used, once, and waits before it is
 // tried again.
 func (s *source) refuse(err error) {
-	s.retry = s.now().Add(retryInterval)
+	s.failed = s.now()
 	if text := err.Error(); text != s.refusal {
 		s.refusal = text
-		s.host.Log(Error, fmt.Sprintf(`keystile: a bundle was refused {"bundle":%q,"error":%q}`, s.name, text))
+		s.host.Log(Error, Line("a bundle was refused", "bundle", s.name, "error", text))
 	}
 }

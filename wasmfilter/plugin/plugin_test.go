@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -243,7 +244,14 @@ func TestConfigurations(t *testing.T) {
 		"null bundle":              {[]byte(`{"bundles": {"shop": null}}`), "is empty"},
 		"unknown":                  {configuration(t, good, map[string]any{"fail_open": true}), "unknown field"},
 		"unknown in a bundle":      {configuration(t, with("file", "/x"), nil), "unknown field"},
-		"twice in another case":    {[]byte(`{"bundles": {"shop": {"signers": [], "Signers": []}}}`), "given twice"},
+		"twice":                    {[]byte(`{"bundles": {"shop": {"signers": ["x"], "signers": []}}}`), "given twice"},
+		"a bundle twice":           {[]byte(`{"bundles": {"shop": {}, "shop": {}}}`), "given twice"},
+		"twice in another case":    {[]byte(`{"bundles": {"shop": {"signers": [], "Signers": []}}}`), "unknown field"},
+		"another case":             {[]byte(`{"Bundles": {"shop": {"signers": []}}}`), "unknown field"},
+		"a long s":                 {[]byte(`{"bundles": {"shop": {"signers": ["x"], "ſigners": ["y"]}}}`), "unknown field"},
+		"a Kelvin sign":            {[]byte(`{"bundles": {"shop": {"to\u212aen_cache": 1}}}`), "unknown field"},
+		"another case, in origins": {[]byte(`{"bundles": {"shop": {"origins": [{"cluster": "c"}, {"Token": "x"}]}}}`), "unknown field"},
+		"a bundle of another case": {[]byte(`{"bundles": {"ſhop": {"signers": ["x"]}, "shop": {"inline": "x"}, "Shop": {}}}`), "bundle \"Shop\""},
 		"another name":             {[]byte(strings.Replace(string(configuration(t, good, nil)), `"shop"`, `"stop"`, 1)), "for the bundle"},
 		"no signer":                {configuration(t, with("signers", nil), nil), "no signer"},
 		"malformed signer":         {configuration(t, with("signers", []string{"x"}), nil), "malformed"},
@@ -423,10 +431,17 @@ type worker struct {
 
 func newWorker(t *testing.T, s *shared, b *control.Bundle) *worker {
 	t.Helper()
+	return newWorkerWith(t, s, b, nil)
+}
+
+// newWorkerWith is a worker with more in its bundle's configuration.
+func newWorkerWith(t *testing.T, s *shared, b *control.Bundle, more map[string]any) *worker {
+	t.Helper()
 	w := &worker{fake: newFake(s), now: time.Now()}
 	w.Plugin = New(w.fake)
 	source := map[string]any{"origins": []map[string]any{{"cluster": "one", "authority": "a"}, {"cluster": "two", "authority": "a"}}, "signers": b.Signers}
-	if err := w.Configure(configuration(t, source, nil)); err != nil {
+	maps.Copy(source, more)
+	if err := w.Configure(configuration(t, source, map[string]any{"ready_path": "/ready"})); err != nil {
 		t.Fatal(err)
 	}
 	w.source().now = func() time.Time { return w.now }
@@ -536,6 +551,11 @@ func TestWaiting(t *testing.T) {
 		t.Errorf("%d fetches, tick of %d", len(w.source().fetches), w.ticks)
 	}
 	w.Done(1)
+	for _, f := range w.source().fetches {
+		if slices.Contains(f.waiting, 1) {
+			t.Error("a request that has ended is waiting")
+		}
+	}
 	w.ended = []uint32{2}
 	w.tick(time.Millisecond)
 	if w.ticks != uint32(tickInterval.Milliseconds()) {
@@ -627,6 +647,9 @@ func TestLastUsed(t *testing.T) {
 	now = now.Add(2 * usedInterval)
 	for i := range maxUsed + 100 {
 		one.note(fmt.Sprintf("key_%d", i))
+	}
+	if len(one.seen) > maxUsed {
+		t.Errorf("%d keys are noted", len(one.seen))
 	}
 	one.tick()
 	if lines := strings.Count(string(s.data["keystile.used.shop"]), "\n"); lines != maxUsed {

@@ -42,7 +42,7 @@ func (u *lastUsed) note(id string) {
 // tick adds the batch to what is shared, if it is time.
 func (u *lastUsed) tick() {
 	now := u.now()
-	if now.Sub(u.flushed) < usedInterval || len(u.seen) == 0 {
+	if !past(now, u.flushed, usedInterval) || len(u.seen) == 0 {
 		return
 	}
 	u.flushed = now

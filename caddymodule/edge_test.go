@@ -1,0 +1,341 @@
+package caddymodule
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/lockedfile"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/keystile/keystile/caddymodule/disk"
+	"github.com/keystile/keystile/core"
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/policies"
+)
+
+// publisher signs bundles of the default policy.
+type publisher struct {
+	t         *testing.T
+	policy    note.Signer
+	publisher note.Signer
+	signer    string // the policy signer's verifier key
+	listed    string // the publisher's
+	pub       *bundle.Publication
+}
+
+func newPublisher(t *testing.T) *publisher {
+	t.Helper()
+	p := &publisher{t: t}
+	for _, of := range []struct {
+		name   string
+		signer *note.Signer
+		key    *string
+	}{{"policy", &p.policy, &p.signer}, {"publisher", &p.publisher, &p.listed}} {
+		private, public, err := note.GenerateKey(rand.Reader, of.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if *of.signer, err = note.NewSigner(private); err != nil {
+			t.Fatal(err)
+		}
+		*of.key = public
+	}
+	p.publish(bundle.DefaultAudience, hourAgo)
+	return p
+}
+
+// hourAgo is when the tests' first versions are signed.
+var hourAgo = time.Now().Add(-time.Hour)
+
+// publish signs a policy note for an audience.
+func (p *publisher) publish(audience string, at time.Time) {
+	p.t.Helper()
+	document, err := policies.Compile("default", compile.Options{Hosts: map[string][]string{"": {"api.test"}}})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if p.pub, err = bundle.Publish(document, "shop", audience, at.UnixMilli(), []string{p.listed}, p.policy); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// pack is a packed file of records.
+func (p *publisher) pack(at time.Time, records []bundle.Record) []byte {
+	p.t.Helper()
+	var nodes bundle.Nodes
+	tree, err := bundle.Build(records, nodes.Add)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	notes, err := p.pub.Manifest(tree, at.UnixMilli(), bundle.DefaultLife, p.publisher)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := bundle.WritePack(&out, notes, p.pub.Compiled, &nodes); err != nil {
+		p.t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// edge is an edge that has begun, with what it logs.
+func (p *publisher) edge(dir, audience string) (*edge, *observer.ObservedLogs) {
+	p.t.Helper()
+	level, logs := observer.New(zapcore.InfoLevel)
+	e, err := newEdge(&resolved{
+		Name: "shop", Bundle: Bundle{File: filepath.Join(dir, "shop.keystile"), Threshold: 1, Audience: audience},
+		Signers: []string{p.signer}, State: filepath.Join(dir, "state"),
+	}, zap.New(level))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := e.begin(); err != nil {
+		p.t.Fatal(err)
+	}
+	return e, logs
+}
+
+// end ends an edge.
+func (p *publisher) end(e *edge) {
+	p.t.Helper()
+	if err := e.Destruct(); err != nil {
+		p.t.Error(err)
+	}
+}
+
+// logged waits for a line of an edge's log.
+func (p *publisher) logged(logs *observer.ObservedLogs, message, err string) {
+	p.t.Helper()
+	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		for _, l := range logs.FilterMessageSnippet(message).All() {
+			if text, _ := l.ContextMap()["error"].(string); strings.Contains(text, err) {
+				return
+			}
+		}
+		if time.Since(begin) > 30*time.Second {
+			p.t.Fatalf("it does not log %q: %+v", message, logs.All())
+		}
+	}
+}
+
+func (p *publisher) write(dir string, pack []byte) {
+	p.t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "shop.keystile"), pack, 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// version waits until the edge uses a version.
+func (p *publisher) version(e *edge, want time.Time) {
+	p.t.Helper()
+	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		b := e.verifier.Bundle()
+		if b != nil && b.Manifest.Version == want.UnixMilli() {
+			return
+		}
+		if time.Since(begin) > 30*time.Second {
+			p.t.Fatalf("the edge uses %+v", b)
+		}
+	}
+}
+
+// request is one with an API key.
+func request(key string) *core.Request {
+	return &core.Request{
+		TLS: true, Method: "GET", Authority: "api.test", Path: "/x", Headers: core.Lines{{Name: "Authorization", Value: "Bearer " + key}},
+	}
+}
+
+// large is records that make a packed file of more than is read as a whole, with
+// the API keys of some.
+func large(t *testing.T) (records []bundle.Record, keys []string) {
+	t.Helper()
+	for i := range 12_000 {
+		secret, err := credential.Generate("sk", "live")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%500 == 0 {
+			keys = append(keys, secret.Reveal())
+		}
+		r := bundle.Record{Digest: secret.Digest(), KeyID: fmt.Sprintf("key_%d", i), Kind: "secret", Environment: "live", Status: bundle.Active}
+		for n := range 15 {
+			r.Scopes = append(r.Scopes, fmt.Sprintf("%d_%02d_%s", i, n, strings.Repeat("x", 85)))
+		}
+		records = append(records, r)
+	}
+	return records, keys
+}
+
+// A packed file of which nodes are read when they are needed is written over in
+// place. A key that was not used before needs a node that is there no more: the
+// edge looks at once, and no request is denied. What it has read stays.
+func TestNodesWrittenOver(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	records, keys := large(t)
+	p.write(dir, p.pack(hourAgo, records))
+	for i := range records {
+		records[i].Status = bundle.Deprecated // so that all nodes change
+	}
+	later := p.pack(hourAgo.Add(time.Minute), records)
+	if len(later) <= 16<<20 {
+		t.Fatalf("the test is of no use: %d bytes", len(later))
+	}
+	e, logs := p.edge(dir, bundle.DefaultAudience)
+	defer p.end(e)
+	for _, key := range keys[:2] {
+		if d := e.decide(request(key)); d.Reason != policy.OK {
+			t.Fatalf("%s: %v", d.Reason, d.Err)
+		}
+	}
+	p.write(dir, later)
+	for _, key := range append(keys[2:], keys[:2]...) {
+		if d := e.decide(request(key)); d.Reason != policy.OK || d.Key.Status != bundle.Deprecated {
+			t.Fatalf("after it was written over: %s, %v", d.Reason, d.Err)
+		}
+	}
+	e.verifier.Wait()
+	p.write(dir, []byte("garbage"))
+	p.logged(logs, "refused", "packed file")
+	for i, key := range keys {
+		if d := e.decide(request(key)); d.Reason != policy.OK {
+			t.Errorf("key %d, which was used before the file was ruined: %s, %v", i, d.Reason, d.Err)
+		}
+	}
+}
+
+// A state whose lock another process keeps holds up nothing: the edge begins, takes
+// later bundles over and says once that it cannot remember them. It remembers the
+// last one when the lock is free.
+func TestStateLockedElsewhere(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	p.write(dir, p.pack(hourAgo, nil))
+	unlock, err := lockedfile.MutexAt(filepath.Join(dir, "state.lock")).Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, logs := p.edge(dir, bundle.DefaultAudience)
+	defer p.end(e)
+	var last time.Time
+	for i := range 10 {
+		last = hourAgo.Add(time.Duration(i+1) * time.Second)
+		p.write(dir, p.pack(last, nil))
+		p.version(e, last)
+	}
+	if told := logs.FilterMessageSnippet("cannot be written").Len(); told != 1 || !e.metrics.degraded.Load() {
+		t.Errorf("it is told %d times", told)
+	}
+	unlock()
+	p.logged(logs, "the state is written again", "")
+	if m, err := disk.NewState(filepath.Join(dir, "state"), e.trust).Last(); err != nil || m == nil || m.Manifest.Version != last.UnixMilli() {
+		t.Errorf("remembered: %+v, %v", m, err)
+	}
+}
+
+// What another process has remembered counts: a bundle of the same version with
+// another text is not used.
+func TestForkOfWhatIsRemembered(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	p.write(dir, p.pack(hourAgo, nil))
+	e, logs := p.edge(dir, bundle.DefaultAudience)
+	defer p.end(e)
+	later := hourAgo.Add(time.Minute)
+	remembered, err := bundle.OpenPack(bytes.NewReader(p.pack(later, nil)), int64(len(p.pack(later, nil))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := e.trust.Open(remembered.Notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.NewState(filepath.Join(dir, "state"), e.trust).Raise(m); err != nil {
+		t.Fatal(err)
+	}
+	p.write(dir, p.pack(later, []bundle.Record{{Digest: credential.DigestOf("x"), KeyID: "key_x", Kind: "secret", Environment: "live", Status: bundle.Active}}))
+	p.logged(logs, "refused", bundle.ErrForked.Error())
+	if got := e.verifier.Bundle().Manifest.Version; got != hourAgo.UnixMilli() {
+		t.Errorf("version %d is in use", got)
+	}
+}
+
+// An edge that goes to another audience and back refuses what is older than what
+// it had accepted there.
+func TestAudienceAndBack(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	use := func(audience string, at time.Time) *observer.ObservedLogs {
+		t.Helper()
+		p.publish(audience, hourAgo)
+		p.write(dir, p.pack(at, nil))
+		e, logs := p.edge(dir, audience)
+		defer p.end(e)
+		if b := e.verifier.Bundle(); b != nil && b.Manifest.Version != at.UnixMilli() {
+			t.Errorf("version %d is in use", b.Manifest.Version)
+		}
+		return logs
+	}
+	refused := func(logs *observer.ObservedLogs) int { return logs.FilterMessageSnippet("refused").Len() }
+	later := hourAgo.Add(time.Minute)
+	if logs := use("east", later); refused(logs) > 0 {
+		t.Errorf("east: %+v", logs.All())
+	}
+	if logs := use("west", hourAgo); refused(logs) > 0 {
+		t.Errorf("west, whose bundle is older: %+v", logs.All())
+	}
+	logs := use("east", hourAgo)
+	p.logged(logs, "refused", bundle.ErrRollback.Error())
+	if logs := use("west", hourAgo); refused(logs) > 0 {
+		t.Errorf("west again: %+v", logs.All())
+	}
+}
+
+// A policy note that is dated in the future is refused, and bars nothing. An edge
+// that has accepted one gets out without its state.
+func TestNoteOfTheFuture(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	p.publish(bundle.DefaultAudience, time.Now().Add(time.Hour))
+	ahead := p.pack(hourAgo.Add(2*time.Minute), nil)
+	p.write(dir, ahead)
+	e, logs := p.edge(dir, bundle.DefaultAudience)
+	p.logged(logs, "refused", bundle.ErrFuture.Error())
+	p.publish(bundle.DefaultAudience, hourAgo)
+	right := p.pack(hourAgo.Add(time.Minute), nil)
+	p.write(dir, right)
+	p.version(e, hourAgo.Add(time.Minute))
+	// Its clock was ahead when the note came.
+	pack, err := bundle.OpenPack(bytes.NewReader(ahead), int64(len(ahead)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := e.trust.Open(pack.Notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.end(e)
+	state := filepath.Join(dir, "state")
+	if err := disk.NewState(state, e.trust).Raise(m); err != nil {
+		t.Fatal(err)
+	}
+	e, logs = p.edge(dir, bundle.DefaultAudience)
+	p.end(e)
+	p.logged(logs, "refused", bundle.ErrRollback.Error())
+	if err := os.Remove(state); err != nil {
+		t.Fatal(err)
+	}
+	e, logs = p.edge(dir, bundle.DefaultAudience)
+	defer p.end(e)
+	if b := e.verifier.Bundle(); b == nil || logs.FilterMessageSnippet("refused").Len() > 0 {
+		t.Errorf("without its state: %+v", logs.All())
+	}
+}
