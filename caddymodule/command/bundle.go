@@ -200,7 +200,8 @@ func renewCommand() *cobra.Command {
 		Short: "Signs the published keys again, with the publisher's key and the file alone",
 		Long: `Signs the published keys again, with the publisher's key and the file alone: it goes
 on without the key store and without the policy's file. If the store is gone, cannot
-be read or lacks what is published, that is said on standard error.
+be read or lacks what is published, that is said on standard error. If the store has
+changes that a crash kept from being published, they are published.
 
 The bundle keeps its life unless --life gives another, which is kept. With --every
 a renewal that fails is told and tried again within a minute.`,
