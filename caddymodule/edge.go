@@ -18,10 +18,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/internal/disk"
 )
 
 // pollInterval is how often a bundle's file is looked at. A look at a file's state

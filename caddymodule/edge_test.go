@@ -16,12 +16,12 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/mod/sumdb/note"
 
-	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/disk"
 	"github.com/keystile/keystile/policies"
 )
 

@@ -21,7 +21,7 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/internal/control"
 )
 
 // recorder is a TCP proxy that remembers what went to the upstream.

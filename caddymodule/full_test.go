@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keystile/keystile/caddymodule/control"
-	"github.com/keystile/keystile/caddymodule/disk"
-	"github.com/keystile/keystile/caddymodule/internal/crash/crashtest"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/disk"
+	"github.com/keystile/keystile/internal/testing/crashtest"
 )
 
 // An edge whose disk is full uses the bundle that a revocation is in, with an

@@ -19,7 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/internal/control"
 )
 
 var reloads = flag.Duration("reloads", 0, "how long TestReloadUnderLoad reloads, once a second; 0 is 10s, without a pause")

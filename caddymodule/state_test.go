@@ -17,10 +17,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/mod/sumdb/note"
 
-	"github.com/keystile/keystile/caddymodule/control"
-	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/disk"
 	"github.com/keystile/keystile/policies"
 )
 

@@ -15,8 +15,8 @@ import (
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
-	"github.com/keystile/keystile/internal/table"
 	"github.com/keystile/keystile/policies"
+	"github.com/keystile/keystile/policies/table"
 )
 
 // The benchmark's bundle: benchKeys restricted keys of vinr, of which benchUsed

@@ -19,8 +19,8 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/internal/cache"
+	"github.com/keystile/keystile/core/internal/customer"
 	"github.com/keystile/keystile/core/policy"
-	"github.com/keystile/keystile/core/token"
 )
 
 // Config is what an operator sets. The zero value is ready to use.
@@ -53,7 +53,7 @@ type Verifier struct {
 	config  Config
 	records *cache.Cache[*entry]
 	nodes   *bundle.Cache
-	tokens  *token.Verifier
+	tokens  *customer.Verifier
 
 	activate sync.Mutex
 	current  atomic.Pointer[snapshot]
@@ -95,7 +95,7 @@ func New(config Config) (*Verifier, error) {
 	if v.nodes, err = bundle.NewCache(config.NodeCache); err != nil {
 		return nil, fmt.Errorf("node cache: %w", err)
 	}
-	if v.tokens, err = token.NewVerifier(config.TokenCache); err != nil {
+	if v.tokens, err = customer.NewVerifier(config.TokenCache); err != nil {
 		return nil, fmt.Errorf("token cache: %w", err)
 	}
 	return v, nil

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/keystile/keystile/internal/table"
 	"github.com/keystile/keystile/policies"
+	"github.com/keystile/keystile/policies/table"
 )
 
 // Every shipped table holds on core, and each of its rows can fail.

@@ -21,11 +21,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keystile/keystile/caddymodule/control"
-	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core/bundle"
-	"github.com/keystile/keystile/internal/certificate"
-	"github.com/keystile/keystile/internal/envoy"
+	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/disk"
+	"github.com/keystile/keystile/internal/testing/certificate"
+	"github.com/keystile/keystile/internal/testing/envoy"
 	"github.com/keystile/keystile/policies"
 )
 

@@ -3,7 +3,7 @@
 // plugin; README.md says how to configure it.
 package main
 
-import "github.com/keystile/keystile/wasmfilter/envoy"
+import "github.com/keystile/keystile/wasmfilter/internal/envoy"
 
 func init() { envoy.Register() }
 

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keystile/keystile/internal/envoy"
+	"github.com/keystile/keystile/internal/testing/envoy"
 )
 
 var soak = flag.Int("soak", 20_000, "random requests to send; memory is compared at a tenth of them and at the end")

@@ -15,7 +15,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
-	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/internal/control"
 )
 
 func init() {

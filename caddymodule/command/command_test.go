@@ -18,9 +18,9 @@ import (
 
 	_ "github.com/keystile/keystile/caddymodule"
 	_ "github.com/keystile/keystile/caddymodule/command"
-	"github.com/keystile/keystile/caddymodule/control"
-	"github.com/keystile/keystile/caddymodule/internal/crash/crashtest"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/testing/crashtest"
 )
 
 func TestMain(m *testing.M) {

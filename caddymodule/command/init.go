@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keystile/keystile/caddymodule/control"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/policies"
 )
 

@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keystile/keystile/caddymodule/control"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/control"
 )
 
 func keysCommand() *cobra.Command {

@@ -10,8 +10,8 @@ import (
 
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
-	"github.com/keystile/keystile/internal/table"
 	"github.com/keystile/keystile/policies"
+	"github.com/keystile/keystile/policies/table"
 )
 
 func policyCommand() *cobra.Command {

@@ -10,10 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keystile/keystile/caddymodule/control"
-	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/disk"
 )
 
 func keyCommand() *cobra.Command {

@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keystile/keystile/caddymodule"
-	"github.com/keystile/keystile/caddymodule/control"
-	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/disk"
 )
 
 // state is what is in a signed bundle.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keystile/keystile/caddymodule/control"
+	"github.com/keystile/keystile/internal/control"
 )
 
 func tokenCommand() *cobra.Command {

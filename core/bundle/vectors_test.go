@@ -153,7 +153,7 @@ func lookUp(b *bundle.Bundle, d *credential.Digest) string {
 	return "found " + describe(rec)
 }
 
-// The vectors are built by internal/vectors from FORMAT.md alone.
+// The vectors are built by internal/check/vectors from FORMAT.md alone.
 func TestVectors(t *testing.T) {
 	files, err := filepath.Glob("testdata/vectors/*")
 	if err != nil || len(files) < 150 {

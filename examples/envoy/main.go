@@ -16,9 +16,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/keystile/keystile/caddymodule/control"
-	"github.com/keystile/keystile/internal/certificate"
-	"github.com/keystile/keystile/internal/envoy"
+	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/testing/certificate"
+	"github.com/keystile/keystile/internal/testing/envoy"
 	"github.com/keystile/keystile/policies"
 )
 

@@ -20,8 +20,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/keystile/keystile/caddymodule/control"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/policies"
 )
 

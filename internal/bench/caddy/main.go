@@ -32,8 +32,8 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
-	"github.com/keystile/keystile/caddymodule/control"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/policies"
 )
 

@@ -31,14 +31,14 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/keystile/keystile/caddymodule/disk"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy/compile"
-	"github.com/keystile/keystile/internal/certificate"
-	"github.com/keystile/keystile/internal/envoy"
-	"github.com/keystile/keystile/internal/table"
+	"github.com/keystile/keystile/internal/disk"
+	"github.com/keystile/keystile/internal/testing/certificate"
+	"github.com/keystile/keystile/internal/testing/envoy"
 	"github.com/keystile/keystile/policies"
+	"github.com/keystile/keystile/policies/table"
 )
 
 const (

@@ -1,0 +1,342 @@
+package main
+
+import (
+	"bufio"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/keystile/keystile/internal/testing/certificate"
+	"github.com/keystile/keystile/internal/testing/envoy"
+	"github.com/keystile/keystile/policies/table"
+)
+
+// server is a server process with Keystile in it, in front of an upstream of this
+// process.
+type server struct {
+	name     string
+	versions []int
+	process  *exec.Cmd
+	exited   chan error
+	envoy    *envoy.Process // in place of process
+	upstream *upstream
+	origin   *origin // of the bundle; nil where it has been given
+	https    string  // address
+	http     string
+	dir      string
+	log      *denialLog
+	own      []string // what Keystile's own lines contain, one of them
+	secrets  []string
+}
+
+// newServer prepares a folder with a certificate, an upstream and two addresses.
+// It is to be closed also where it returns an error.
+func newServer(name string, versions []int, f *table.Fixture) (s *server, err error) {
+	s = &server{name: name, versions: versions, exited: make(chan error, 1), secrets: f.Secrets()}
+	if s.dir, err = os.MkdirTemp("", "conformance-"); err != nil {
+		return s, err
+	}
+	if err := certificate.Write(s.dir); err != nil {
+		return s, err
+	}
+	if s.upstream, err = startUpstream(); err != nil {
+		return s, err
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return s, err
+	}
+	s.http, s.https = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1]
+	return s, nil
+}
+
+// warnIfOlder says so if a file has changed since what is under test was made of
+// it.
+func warnIfOlder(path string, built fs.FileInfo, dirs ...string) {
+	for _, dir := range dirs {
+		filepath.WalkDir(dir, func(source string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(source, "_test.go") || filepath.Ext(source) != ".go" {
+				return err
+			}
+			if info, err := d.Info(); err == nil && info.ModTime().After(built.ModTime()) {
+				fmt.Fprintf(os.Stderr, "note: %s is older than %s; `make build wasm` makes it anew\n", path, source)
+				return fs.SkipAll
+			}
+			return nil
+		})
+	}
+}
+
+// startWait is how long a server may take until it answers.
+const startWait = 20 * time.Second
+
+// start starts the process and waits until it answers. denial finds a denial in
+// a line of its log; own are marks of Keystile's own lines.
+func (s *server) start(process *exec.Cmd, denial func(line string) (id, reason string), own ...string) error {
+	s.process, s.own = process, own
+	stderr, err := process.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := process.Start(); err != nil {
+		return err
+	}
+	s.log = newLog(denial)
+	go s.log.read(stderr)
+	go func() { s.exited <- process.Wait() }()
+	return errors.Join(s.answers(s.https), s.answers(s.http))
+}
+
+// answers waits until somebody listens at an address.
+func (s *server) answers(address string) error {
+	for deadline := time.Now().Add(startWait); ; {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case err := <-s.exited:
+			s.exited <- err
+			return fmt.Errorf("%s ended: %v\n%s", s.name, err, s.log.tail())
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s does not answer at %s\n%s", s.name, address, s.log.tail())
+		}
+	}
+}
+
+// Close ends the server, and says if a key of the run is anywhere in its log.
+func (s *server) Close() error {
+	var failed error
+	if s.process != nil && s.process.Process != nil {
+		s.process.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-s.exited:
+		case <-time.After(10 * time.Second):
+			s.process.Process.Kill()
+			failed = fmt.Errorf("%s did not end", s.name)
+		}
+	}
+	failed = errors.Join(failed, s.envoy.Close())
+	if s.log != nil {
+		for _, line := range s.log.all() {
+			// The server's own lines show headers that its operator has to redact;
+			// Keystile's never hold a key (R74).
+			if !contains(line, s.own) {
+				continue
+			}
+			if contains(line, s.secrets) {
+				failed = errors.Join(failed, errors.New("a key or token is in the log"))
+				break
+			}
+		}
+	}
+	if s.upstream != nil {
+		s.upstream.server.Close()
+	}
+	if s.origin != nil {
+		s.origin.server.Close()
+	}
+	return errors.Join(failed, os.RemoveAll(s.dir))
+}
+
+func contains(line string, list []string) bool {
+	return slices.ContainsFunc(list, func(s string) bool { return strings.Contains(line, s) })
+}
+
+// Name is the server's.
+func (s *server) Name() string { return s.name }
+
+// Versions are those of HTTP that the server speaks.
+func (s *server) Versions() []int { return s.versions }
+
+// logWait is how long a denial's line may take to arrive.
+const logWait = 2 * time.Second
+
+// Do sends one exchange and gathers what the client, the upstream and the log
+// saw of it.
+func (s *server) Do(x *table.Exchange) (*table.Result, error) {
+	if x.ClientIP != "" {
+		x.Headers = append(x.Headers, [2]string{"X-Forwarded-For", x.ClientIP})
+	}
+	address := s.https
+	if !x.TLS {
+		address = s.http
+	}
+	before := s.upstream.count()
+	r, err := send(address, x)
+	if err != nil {
+		return nil, err
+	}
+	if n := s.upstream.count() - before; n > 0 {
+		if n > 1 {
+			return nil, fmt.Errorf("the upstream was reached %d times", n)
+		}
+		r.Upstream = s.upstream.last()
+		if lines := r.Header["X-Nonce"]; len(lines) == 1 && lines[0] == s.upstream.nonce {
+			r.Reason = "ok"
+		}
+		return r, nil
+	}
+	if r.Refused || x.Want.Parser {
+		return r, nil
+	}
+	if ids := r.Header["Request-Id"]; len(ids) == 1 {
+		r.Reason = s.log.reason(ids[0])
+	} else if r.Status == http.StatusNoContent {
+		r.Reason = "preflight"
+	}
+	return r, nil
+}
+
+// upstream answers with a nonce of this run and remembers what it received.
+type upstream struct {
+	server  *http.Server
+	address string
+	nonce   string
+
+	mu       sync.Mutex
+	requests int
+	received *table.Received
+}
+
+func startUpstream() (*upstream, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	u := &upstream{address: l.Addr().String(), nonce: rand.Text()}
+	u.server = &http.Server{Handler: u}
+	go u.server.Serve(l)
+	return u, nil
+}
+
+// ServeHTTP agrees to every protocol that it is asked for, and echoes what it is then
+// told: only the edge stands between a client and a tunnel.
+func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	got := &table.Received{Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header}
+	u.note(got, 1)
+	body, _ := io.ReadAll(r.Body) // one that is cut short has been reached all the same
+	whole := *got
+	whole.Body, whole.Trailer = string(body), r.Trailer
+	maps.DeleteFunc(whole.Trailer, func(_ string, lines []string) bool { return lines == nil }) // announced alone
+	u.note(&whole, 0)
+	w.Header().Set("X-Nonce", u.nonce)
+	if protocol := r.Header.Get("Upgrade"); protocol != "" {
+		u.tunnel(w, protocol)
+	}
+}
+
+func (u *upstream) note(r *table.Received, more int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.requests += more
+	u.received = r
+}
+
+func (u *upstream) tunnel(w http.ResponseWriter, protocol string) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nX-Nonce: %s\r\n\r\n", protocol, u.nonce)
+	io.Copy(conn, buffered)
+}
+
+func (u *upstream) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.requests
+}
+
+func (u *upstream) last() *table.Received {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.received
+}
+
+// denialLog reads a server's log and remembers the reasons in it.
+type denialLog struct {
+	denial  func(line string) (id, reason string)
+	mu      sync.Mutex
+	arrived *sync.Cond
+	lines   []string
+	reasons map[string]string
+}
+
+func newLog(denial func(line string) (id, reason string)) *denialLog {
+	l := &denialLog{denial: denial, reasons: make(map[string]string)}
+	l.arrived = sync.NewCond(&l.mu)
+	return l
+}
+
+func (l *denialLog) read(r io.Reader) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		l.add(lines.Text())
+	}
+}
+
+func (l *denialLog) add(line string) {
+	id, reason := l.denial(line)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
+	if id != "" {
+		l.reasons[id] = reason
+		l.arrived.Broadcast()
+	}
+}
+
+func (l *denialLog) reason(id string) string {
+	timeout := time.AfterFunc(logWait, func() { l.arrived.Broadcast() })
+	defer timeout.Stop()
+	deadline := time.Now().Add(logWait)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.reasons[id] == "" && time.Now().Before(deadline) {
+		l.arrived.Wait()
+	}
+	return l.reasons[id]
+}
+
+func (l *denialLog) all() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.lines)
+}
+
+func (l *denialLog) tail() string {
+	lines := l.all()
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}
+
+// freePorts finds ports that are free for TCP and UDP.
+func freePorts(n int) (ports []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		ports = append(ports, port)
+	}
+	return ports, nil
+}

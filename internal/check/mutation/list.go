@@ -1,0 +1,299 @@
+package main
+
+// Where tests are.
+const (
+	tables   = "./policies"
+	inCore   = "./core"
+	inPolicy = "./core/policy"
+)
+
+const (
+	verifier   = "core/verifier.go"
+	check      = "core/check.go"
+	pattern    = "core/policy/pattern.go"
+	scope      = "core/policy/scope.go"
+	lookup     = "core/lookup.go"
+	shape      = "core/shape.go"
+	answer     = "core/answer.go"
+	path       = "core/policy/path.go"
+	route      = "core/policy/route.go"
+	host       = "core/policy/host.go"
+	field      = "core/policy/field.go"
+	forward    = "core/forward.go"
+	fold       = "core/internal/ascii/ascii.go"
+	origin     = "core/policy/origin.go"
+	request    = "core/credential/request.go"
+	grammar    = "core/credential/credential.go"
+	tokenFile  = "core/internal/customer/customer.go"
+	bundleFile = "core/bundle/bundle.go"
+	mark       = "core/bundle/mark.go"
+	note       = "core/bundle/note.go"
+	trust      = "core/bundle/trust.go"
+	node       = "core/bundle/node.go"
+	record     = "core/bundle/record.go"
+	state      = "internal/disk/state.go"
+	inBundle   = "./core/bundle"
+	inDisk     = "./internal/disk"
+
+	directory = "internal/disk/dir.go"
+	publish   = "internal/control/publish.go"
+	restore   = "internal/control/restore.go"
+	lock      = "internal/control/lock.go"
+	signing   = "internal/control/signing.go"
+	issuing   = "internal/control/keys.go"
+	sqlite    = "internal/control/sqlite.go"
+	control   = "internal/control/control.go"
+	inControl = "./internal/control"
+	inCommand = "./caddymodule/command"
+)
+
+var mutants = []mutant{
+	// 1 transport
+	{"plaintext", check, "if !c.request.TLS && !c.terminated() {", "if false {", tables},
+	{"early data", check, "if c.request.EarlyData || c.has(", "if c.has(", tables},
+	{"line of Early-Data", check, `if c.request.EarlyData || c.has("Early-Data") {`, "if c.request.EarlyData {", tables},
+	{"terminators listed", check, "if !c.verifier.MayTerminate(c.request.Peer) {", "if !c.verifier.MayTerminate(c.request.Peer) && false {", inCore},
+	{"terminator says https", check, `return n == 1 && (proto == "https" || proto == "wss")`, `return n < 99 && proto != "x"`, inCore},
+	{"terminator says it once", check, "return n == 1 && (", "return n >= 1 && (", inCore},
+	{"terminator says wss", check, ` || proto == "wss")`, ")", inCore},
+	{"terminators of everyone", verifier, "if !p.IsValid() || p.Bits() == 0 {", "if false {", inCore},
+
+	// the bundle's state
+	{"no bundle", check, "if c.snapshot == nil {\n\t\treturn policy.NoBundle\n\t}", "", inCore},
+	{"bundle's time", check, "c.now, c.verifier.config.ClockSkew, c.verifier.config.MaxAge)", "time.UnixMilli(c.snapshot.bundle.Manifest.Version), c.verifier.config.ClockSkew, c.verifier.config.MaxAge)", inCore},
+	{"max_age", mark, "case maxAge > 0 && ms-signed > maxAge.Milliseconds():", "case false:", inCore},
+	{"expiry", mark, "case ms >= m.Manifest.Expires:", "case false:", inCore},
+	{"clock behind", mark, "case max(signed, m.Note.Version) > ms+clockSkew.Milliseconds():", "case false:", inCore},
+	{"policy note of the future", mark, "case max(signed, m.Note.Version) > ms+clockSkew.Milliseconds():", "case signed > ms+clockSkew.Milliseconds():", inBundle},
+	{"rollback", mark, "case m.Manifest.Version < last.Manifest.Version:", "case false:", inCore},
+	{"policy rollback", mark, "case m.Note.Version < last.Note.Version:", "case false:", inBundle},
+	{"a publisher that is listed no more", mark, "case !slices.ContainsFunc(last.signedBy,", "case false && !slices.ContainsFunc(last.signedBy,", inBundle},
+	{"a publisher that is still listed", mark, "case !slices.ContainsFunc(last.signedBy,", "case m.Note.Version > last.Note.Version || !slices.ContainsFunc(last.signedBy,", inBundle},
+	{"fork of the policy note", mark, "case m.Note.Version == last.Note.Version && m.Note.hash != last.Note.hash:", "case false:", inBundle},
+	{"floor", mark, "case m.Manifest.Version < f.Version:", "case false:", inCore},
+	{"policy floor", mark, "case m.Note.Version < f.PolicyVersion:", "case false:", inCore},
+	{"state's succession", state, "if err := m.CheckSuccession(last); err != nil {", "if false {", inDisk},
+	{"state's trust", state, "if m, err = s.trust.Open(notes); err == nil {", "if m, err = s.trust.Open(notes); err == nil || true {", inDisk},
+	{"lines of several signers", note, "if !bytes.Equal(text, own) {", "if false && !bytes.Equal(text, own) {", inBundle},
+	{"fork", mark, "case m.Manifest.Version == last.Manifest.Version && m.Manifest != last.Manifest:", "case false:", inCore},
+	{"bundle of the future", verifier, "errors.Is(err, bundle.ErrFuture) {\n\t\treturn err", "false {\n\t\treturn err", inCore},
+
+	// 2 shape
+	{"rewritten", check, "if c.request.Rewritten {", "if false {", inCore},
+	{"unknown method", check, "c.method, known = policy.ParseMethod(c.request.Method); !known {", "c.method, known = policy.ParseMethod(c.request.Method); !known && false {", tables},
+	{"path and query", check, "!ok || !canonicalQuery(c.request.Query) {", "false {", tables},
+	{"query", check, "!ok || !canonicalQuery(c.request.Query) {", "!ok {", tables},
+	{"fragment in the query", shape, " || q[i] == '#'", "", tables},
+	{"host", check, "policy.CanonicalHost(c.request.Authority); !ok {\n\t\t\treturn policy.Malformed", "policy.CanonicalHost(c.request.Authority); !ok {\n\t\t\treturn policy.OK", tables},
+	{"another Host line", check, "!ok || other != host {\n\t\t\t\t\treturn policy.Malformed", "!ok && other == host {\n\t\t\t\t\treturn policy.Malformed", tables},
+	{"Host lines looked at", check, `another := c.has("Host")`, "another := false", tables},
+	{"host not served", check, "c.snapshot.bundle.Policy.HostEnvironments(host); !served {", "c.snapshot.bundle.Policy.HostEnvironments(host); false {", tables},
+	{"server name", check, "!ok || sni != policy.HostName(host) {", "!ok && sni == policy.HostName(host) {", tables},
+	{"path's beginning", path, "path[0] != '/' || ", "", tables},
+	{"double slash", path, "case s[0] == '/':\n\t\treturn false", "case false:\n\t\treturn false", tables},
+	{"dot segment", path, "return len(s) > dots && s[dots] != '/'", "return dots > 0", tables},
+	{"escape", path, " || !canonicalEscape(path[i:]) {", " {", tables},
+	{"control and non-ASCII escape", path, "case c < 0x20, c >= 0x7f:\n\t\treturn false", "case false:\n\t\treturn false", tables},
+	{"escape of a letter", path, "case c-'a' < 26, c-'A' < 26, c-'0' < 10:\n\t\treturn false", "case false:\n\t\treturn false", tables},
+	{"escape with a meaning", path, "return strings.IndexByte(`-._~/\\%;#?`, c) < 0", "return true", tables},
+	{"port", host, "n < 1 || n > 65535 || ", "", tables},
+
+	// 3 route
+	{"case of the path", route, "if fold && !m.read(&rt.root, &as, path, true, method) {", "if false {", tables},
+	{"escapes of the path", route, "\tif escapes {\n\t\tothers = append(others, plain)\n\t}\n", "", tables},
+	{"case of the other readings", route, " || fold && !m.read(&rt.root, &as, other, true, method) {", " {", tables},
+	{"slash and escapes at once", route, "others = append(others, plain.withoutSlash())", "_ = plain", tables},
+	{"readings for every method", route, "if p != nil && (as[i] == nil || ", "if p != nil && Method(i) == method && (as[i] == nil || ", tables},
+	{"paths with escapes are read again", route, "path.has&(classUpper|classOther) == 0", "path.has&classUpper == 0", tables},
+	{"paths with capitals are read again", route, "path.has&(classUpper|classOther) == 0", "path.has&classOther == 0", tables},
+	{"colon may be escaped", path, "const mayBeEscaped = \"!$&'()*+,=:@\"", "const mayBeEscaped = \"!$&'()*+,=@\"", tables},
+	{"at sign may be escaped", path, "const mayBeEscaped = \"!$&'()*+,=:@\"", "const mayBeEscaped = \"!$&'()*+,=:\"", tables},
+	{"trailing slash", route, "if others = append(others, path.withoutSlash()); escapes {", "if escapes {", tables},
+	{"preflight's Origin", check, `!c.has("Origin") || `, "", tables},
+	{"preflight's method", check, ` || !c.has("Access-Control-Request-Method") {`, " {", tables},
+	{"preflight opted in", route, "if pt.route.CORS && pt.matches(path) {", "if pt.matches(path) {", tables},
+
+	// 4 credential
+	{"key in the path", check, "c.path.MayHoldKey() && g.WithinEncoded(c.request.Path) || ", "", tables},
+	{"key in the query", check, ` || c.request.Query != "" && g.WithinEncoded(c.request.Query) {`, " {", tables},
+	{"key in a cookie", check, `l.Is("Cookie") && g.WithinEncoded(l.Value) {`, `l.Is("Cookie") && false {`, tables},
+	{"encoded key", request, "return g.Within(ascii.Unescape(s))", "return false", tables},
+	{"more than one", check, "case lines > 1:\n\t\treturn policy.Multiple", "case false:\n\t\treturn policy.Multiple", tables},
+	{"none", check, "case lines == 0:\n\t\treturn policy.Missing", "case false:\n\t\treturn policy.Missing", tables},
+	{"scheme", request, "!ascii.EqualFold(line[:n], s.Scheme)", "!ascii.EqualFold(s.Scheme, s.Scheme)", tables},
+	{"space after the scheme", request, "line[n] != ' ' || ", "", "./core/credential"},
+	{"names and length", check, "c.kind, c.env, ok = g.Split(value); !ok {", "c.kind, c.env, ok = g.Split(value); false {", inCore},
+	{"body and checksum", lookup, "if !s.bundle.Policy.Grammar().Valid(c.key) {", "if false {", tables},
+	{"checksum", grammar, "return g.imported || checksumFits(key)", "return true", tables},
+	{"alphabet", grammar, "if !bodyChar[key[i]] {", "if false {", "./core/credential"},
+
+	// 5 key
+	{"unknown", lookup, "if e == nil {\n\t\treturn policy.Unknown\n\t}", "", tables},
+	{"revoked", check, "case e.status == bundle.Revoked:", "case false:", tables},
+	{"expired", check, "case now >= e.expires:", "case false:", tables},
+	{"not yet valid", check, "case now < e.notBefore:", "case false:", tables},
+	{"wrong environment", check, "case !c.environments.Has(c.env):", "case false:", tables},
+	{"record against prefix", lookup, "if int(e.kind) != c.kind || int(e.env) != c.env {", "if false {", inCore},
+	{"whole digest", lookup, "if ok && sameDigest(&e.digest, d) && ", "if ok && ", inCore},
+	{"cached policy", lookup, " && e.policies == s.policies {", " {", inCore},
+	{"cached tree", lookup, "if e.generation.Load() == s.generation {", "if true {", inCore},
+	{"leaf of a cached record", lookup, "if leaf == e.leaf {", "if leaf == leaf {", inCore},
+	{"panic", verifier, "if p := recover(); p != nil {", "if p := any(nil); p != nil {", inCore},
+
+	// 6 customer token
+	{"token missing", check, "if n == 0 {\n\t\treturn policy.TokenMissing\n\t}", "if n == 0 {\n\t\treturn policy.OK\n\t}", tables},
+	{"token twice", check, "if n > 1 || !ok {", "if !ok {", tables},
+	{"token in another form", check, "if n > 1 || !ok {", "if n > 1 || !ok && false {", tables},
+	{"token bound", check, "err != nil || !claims.Bound(", "err != nil || false && !claims.Bound(", tables},
+	{"token expired", check, "if !c.now.Before(claims.Expires) {", "if false {", tables},
+	{"token's size and alphabet", tokenFile, "len(raw) > MaxSize || !compact(raw)", "false", tables},
+	{"token's size", tokenFile, "len(raw) > MaxSize || ", "", tables},
+	{"token's header", tokenFile, "_, ok := parsed.Header[name]; ok {", "_, ok := parsed.Header[name]; false && ok {", tables},
+	{"token's key", tokenFile, `_, given := parsed.Header["kid"]; given && id == "" {`, `_, given := parsed.Header["kid"]; false && given {`, tables},
+	{"token's spare bits", tokenFile, "\t\tjwt.WithStrictDecoding(),\n", "", tables},
+	{"issuer", tokenFile, "err != nil || issuer != t.Issuer {", "err != nil && issuer != t.Issuer {", tables},
+	{"audience", tokenFile, "err != nil || !slices.Contains(audience, t.Audience) {", "err != nil && !slices.Contains(audience, t.Audience) {", tables},
+	{"expiry missing", tokenFile, "if err != nil || expires == nil {\n\t\treturn nil, ErrInvalid\n\t}", "if expires == nil {\n\t\texpires = jwt.NewNumericDate(now.Add(time.Hour))\n\t}", tables},
+	{"token's not-before", tokenFile, " || notBefore != nil && now.Before(notBefore.Time) {", " && notBefore != nil {", tables},
+	{"subject", tokenFile, `err != nil || subject == "" || policy.CheckIdentityValue(subject) != nil {`, "false {", tables},
+	{"subject for a header", tokenFile, ` || policy.CheckIdentityValue(subject) != nil {`, " {", tables},
+
+	// 7 permission
+	{"kind without a route", check, "case route == nil && !p.UnroutedKinds.Has(c.kind):", "case false:", tables},
+	{"no route", check, "case route == nil:\n\t\treturn policy.NoRoute", "case route == nil:\n\t\treturn policy.OK", tables},
+	{"kind", check, "case !route.Kinds.Has(c.kind):", "case false:", tables},
+	{"address", check, "case c.entry.restricted && !c.addressAllowed(c.entry.record.Prefixes):", "case false:", tables},
+	{"mapped address", check, "ip := c.request.ClientIP().Unmap() // R41", "ip := c.request.ClientIP()", tables},
+	{"referrer", check, "case c.entry.restricted && !c.originAllowed():", "case false:", tables},
+	{"Origin repeated", origin, "if repeated(origin) || repeated(referer) {", "if repeated(referer) {", tables},
+	{"Referer repeated", origin, "if repeated(origin) || repeated(referer) {", "if repeated(origin) {", tables},
+	{"two lines of Origin", origin, "return len(lines) > 1", "return false", tables},
+	{"comma at the beginning of Origin", origin, `strings.HasPrefix(line, ",") || `, "", tables},
+	{"comma at the end of Origin", origin, ` || strings.HasSuffix(line, ",") {`, " {", tables},
+	{"referrers joined", origin, "if ok && defaultPort[strings.ToLower(scheme)] != \"\" {", "if ok && scheme == \"\" {", tables},
+	{"referrers joined, scheme in capitals", origin, "if ok && defaultPort[strings.ToLower(scheme)] != \"\" {", "if ok && defaultPort[scheme] != \"\" {", tables},
+	{"keys joined", request, "if lines += s.joined(h.Value); lines == 1 {", "if lines++; lines == 1 {", tables},
+	{"keys joined behind another scheme", request, "for _, part := range parts {", "for _, part := range parts[:1] {", tables},
+	{"keys joined without a scheme", request, "(n == 0 || len(part) == n || ", "(len(part) == n || ", tables},
+	{"referrer's scheme", origin, "from.scheme != o.scheme || ", "", tables},
+	{"referrer's port", origin, " || from.port != o.port {", " {", tables},
+	{"endpoint", check, "case c.entry.restricted && !c.endpointAllowed():", "case false:", tables},
+	{"endpoint's method", pattern, "return e.methods.Has(m) && e.pattern.matches(path)", "return e.pattern.matches(path)", tables},
+	{"tenant", check, `(key.Tenant == "" || !c.match.ParamIs(route.TenantParam, key.Tenant)):`, `key.Tenant == "no one's":`, tables},
+	{"tenant of a key without one", check, `(key.Tenant == "" || !c.match`, `key.Tenant != "" && (!c.match`, tables},
+	{"tenant decoded", route, "if unescape(m.readings[i].raw(name)) != want {", "if m.readings[i].raw(name) != want {", tables},
+	{"scope", check, "case !c.scopeAllowed(route, p.Kinds[c.kind].Scoped):", "case false:", tables},
+	{"unrestricted", check, "if route.Unrestricted && c.entry.restricted {", "if false {", tables},
+	{"own key", check, "return c.match.ParamIs(demand.OwnKey, c.entry.key.ID)", "return true", tables},
+	{"scopes of each reading", scope, "for i := range m.count {\n\t\tr := &m.readings[i]", "for i := range 1 {\n\t\tr := &m.readings[i]", tables},
+	{"scopes of the reading without case", route, "if r.fold {", "if false {", tables},
+	{"a demand that nothing meets", check, "return len(demand.Scopes) > 0", "return true", tables},
+
+	// what goes on, and what is answered
+	{"identity headers", field, "\tif ascii.HasFoldedPrefix(name, identityPrefix) {\n\t\treturn FieldRemoved\n\t}\n", "", tables},
+	{"renamed identity headers", field, "add(*n, FieldRemoved)", "_ = n", tables},
+	{"folding table", fold, "t[i] = '-'", "t[i] = byte(i)", tables},
+	{"override headers", field, "add(n, FieldOverride)", "_ = n", tables},
+	{"override of another method", forward, "if l.Value != c.request.Method {", "if false {", tables},
+	{"source headers", field, "add(src.Header, FieldRemoved)", "_ = src", tables},
+	{"the token's header", field, "add(p.Token.Source.Header, FieldToken)", "_ = p", tables},
+	{"customer token elsewhere", forward, "return value, d.keepToken && ", "return value, ", tables},
+	{"aliases of the token's header", forward, "d.keepToken && d.policy.IsToken(name)", "d.keepToken", tables},
+	{"Upgrade", field, "\tadd(\"Upgrade\", FieldUpgrade)\n", "", tables},
+	{"Upgrade of all but WebSocket", forward, "return value, d.webSocket", "return value, true", tables},
+	{"HTTP2-Settings", field, "\tadd(\"HTTP2-Settings\", FieldRemoved)\n", "", tables},
+	{"Connection", field, "\tadd(\"Connection\", FieldConnection)\n", "", tables},
+	{"Connection's options of the edge", field, "\t\tdefault:\n\t\t\tdropped = true\n\t\t\tcontinue\n", "", tables},
+	{"Connection's option Upgrade", field, "\t\t\tif keepUpgrade {\n\t\t\t\tbreak\n\t\t\t}\n\t\t\tdropped = true\n\t\t\tcontinue\n", "", tables},
+	{"Connection's option Upgrade of a WebSocket", field, "if keepUpgrade {", "if false {", inPolicy},
+	{"WebSocket goes on", forward, "c.decision.webSocket = named", "c.decision.webSocket = false", tables},
+	{"WebSocket in one line", forward, "upgrades > 1 || ", "", tables},
+	{"WebSocket alone", forward, "!alone || ", "", tables},
+	{"WebSocket with a version", forward, `protocol, _, _ := strings.Cut(option, "/")`, "protocol := option", tables},
+	{"WebSocket in capitals", forward, `ascii.EqualFold(strings.Trim(protocol, " \t"), webSocket)`, `strings.Trim(protocol, " \t") == webSocket`, tables},
+	{"WebSocket by HTTP/1.1", forward, "return c.request.HTTP11 && ", "return ", tables},
+	{"WebSocket by GET", forward, `c.request.Method == "GET" && `, "", tables},
+	{"WebSocket without a body", forward, "!c.request.Body && ", "", tables},
+	{"Sec-WebSocket-Key", forward, "keys == 1", "keys <= 1", tables},
+	{"Sec-WebSocket-Key twice", forward, "keys == 1", "keys >= 1", tables},
+	{"Sec-WebSocket-Version", forward, "versions == 1", "versions <= 1", tables},
+	{"Sec-WebSocket-Version twice", forward, "versions == 1", "versions >= 1", tables},
+	{"Host that holds the key", forward, "if credential.Holds(c.request.Authority, c.key) {", "if false {", tables},
+	{"key under another name", forward, "d.elsewhere && credential.Holds(value, d.key) || ", "", tables},
+	{"key where a proxy writes", forward, "if policy.FramesMessage(l.Name) {", "if false {", tables},
+	{"names that frame a message", field, `case "forwarded", "via", "x-real-ip", "host", "te", "trailer", "expect":`, `case "":`, tables},
+	{"X-Real-Ip", field, `"x-real-ip", "host"`, `"host"`, tables},
+	{"X-Forwarded-…", field, `"x-forwarded-", `, "", tables},
+	{"X-Envoy-…", field, `"x-envoy-", `, "", tables},
+	{"Content-…", field, `"content-", `, "", tables},
+	{"Sec-WebSocket-…", field, `, "sec-websocket-"`, "", tables},
+	{"aliases of names that frame a message", field, "switch folded := ascii.FoldName(name); folded {\n\tcase \"forwarded\"", "switch folded := strings.ToLower(name); folded {\n\tcase \"forwarded\"", tables},
+	{"key under another name, encoded", request, "if strings.IndexByte(value, '%') >= 0 && strings.Contains(ascii.Unescape(value), key) {", "if false {", tables},
+	{"key under another name, in Basic", request, "return err == nil && strings.Contains(string(decoded), key)", "return err == nil && len(decoded) < 0", tables},
+	{"cookie that holds a key", forward, ` || d.Reason == policy.InCookie && ascii.EqualFold(name, "Cookie") {`, " {", inCore},
+	{"what a denial keeps", answer, "d.keepToken, d.webSocket = false, false", "", inCore},
+	{"trailers", forward, " || d.policy.Field(name) != policy.FieldOther {", " {", tables},
+	{"key in a trailer", forward, "!credential.Holds(value, d.key) && ", "", tables},
+	{"key as the name of a trailer", forward, " && !strings.Contains(strings.ToLower(name), strings.ToLower(d.key))", "", tables},
+	{"CORS of a denial", answer, "if route != nil && route.CORS {", "if false {", tables},
+	{"gRPC", answer, "if isGRPC(lines) {", "if false {", tables},
+	{"no gRPC over plain HTTP", answer, "if reason == policy.Plaintext {", "if false {", tables},
+	{"not to be cached", answer, "\n\t\tHeader{Name: \"Cache-Control\", Value: \"no-store\"},", "", tables},
+
+	// the bundle
+	{"compiled policy's hash", bundleFile, "if HashOf(compiled) != mark.Note.Policy {", "if false {", inBundle},
+	{"threshold", trust, "if len(signed) < t.threshold {", "if false {", inBundle},
+	{"audience of the bundle", trust, "if n.Audience != t.audience {", "if false {", inBundle},
+	{"name of the bundle", trust, `if t.name != "" && n.Name != t.name {`, "if false {", inBundle},
+	{"manifest's policy note", trust, "if manifest.PolicyNote != m.Note.hash {", "if false {", inBundle},
+	{"one key under two names", trust, "if other.key == v.key {", "if false {", inBundle},
+	{"low order", trust, "case new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 1:", "case false:", inBundle},
+	{"canonical key", trust, "case !bytes.Equal(point.Bytes(), v.key[:]):", "case !bytes.Equal(point.Bytes(), point.Bytes()):", inBundle},
+	{"note's size", trust, "if len(msg) > MaxNote {", "if false {", inBundle},
+	{"life", note, "life <= 0 || life > MaxLife.Milliseconds()", "false", inBundle},
+	{"node's hash", node, "if HashOf(b) != hash {", "if false {", inBundle},
+	{"leaf's place", node, "if !at.covers(&d) || ", "if ", inBundle},
+	{"leaf's count", node, "if r.Err() == nil && count != n.count {", "if false {", inBundle},
+	{"branch's place", node, "if at.count <= LeafRecords || at.depth%branchBits != 0 || ", "if ", inBundle},
+	{"branch's count", node, "if total != n.count {", "if false {", inBundle},
+	{"kinds and environments", node, `return errors.New("its kind or environment may not be published under the policy note")`, "return nil", inBundle},
+	{"critical field", node, "if body.critical != 0 {", "if false {", inBundle},
+	{"record's strings counted", node, "len(rec.Digest) + len(raw) + body.referred", "len(rec.Digest) + len(raw)", inBundle},
+	{"references ascend", "core/bundle/recordcodec.go", "if r.Err() == nil && i <= last {", "if r.Err() == nil && i <= last && false {", inBundle},
+	{"reference is there", "core/bundle/recordcodec.go", "if i >= len(b.strings) {", "if i > len(b.strings) {", inBundle},
+	{"strings are used", node, "if slices.Contains(body.used, false) {", "if false {", inBundle},
+	{"parts tile", node, "err != nil || len(rest) > 0 {", "err != nil || len(rest) > 99 {", inBundle},
+	{"empty part's hash", node, "case (p.count == 0) != (p.hash == Hash{}):", "case false:", inBundle},
+	{"part is divided", node, "case p.count > LeafRecords && (int(p.depth) != branchBits || n.depth+branchBits >= digestBits):", "case false:", inBundle},
+	{"needless division", node, "if err == nil && left+right <= LeafRecords {", "if false {", inBundle},
+	{"node's format", node, "if b[1] != nodeFormat {", "if false {", inBundle},
+	{"pack's size", "core/bundle/pack.go", "tail != uint64(size)-p.index {", "tail == 1 {", inCore},
+	{"digest of nothing", record, "case r.Digest == zero:", "case r.Digest == zero && false:", inBundle},
+	{"record's size", record, "if n := r.size(); n > MaxRecord {", "if n := 0; n > MaxRecord {", inBundle},
+
+	// what is kept and published
+	{"state that cannot be read", state, "if err != nil && !dropped {", "if false {", inDisk},
+	{"state's mode", state, "ReplaceBytes(s.path, 0o600, next)", "ReplaceBytes(s.path, 0o644, next)", inDisk},
+	{"pruning for another bundle", directory, "err != nil || string(now) != string(b.Notes.Manifest) {", "err != nil || now == nil {", inDisk},
+	{"object of another size", directory, "err == nil && info.Size() == int64(len(b)) {", "err == nil && info != nil {", inDisk},
+	{"half of a life", mark, "case left <= life/2:", "case false:", inBundle},
+	{"a life's last hour", mark, "case left <= min(time.Hour, life/4):", "case left <= time.Hour:", inBundle},
+	{"one publisher after the other", lock, "return l.unlock, l.err", "if l.err == nil {\n\t\t\tl.unlock()\n\t\t}\n\t\treturn func() {}, l.err", inControl},
+	{"renewal after the file's version", publish, "b.seal(publication, opened.Manifest.Version, ", "b.seal(publication, 0, ", inControl},
+	{"renewal of an older copy", publish, "if b.storeIsAhead(ctx, opened) {", "if false {", inControl},
+	{"publishing after a renewal", restore, "p.Version = max(p.Version, b.Manifest.Version)", "_ = p", inControl},
+	{"policy note in force", restore, "if b.Note.Version > p.PolicyVersion {", "if false {", inControl},
+	{"life of a renewal", publish, "life = Life(opened.Life())", "life = Life(bundle.DefaultLife)", inControl},
+	{"store that lacks something", restore, "if err := lacks(tx, opened); err != nil {", "if err := error(nil); err != nil {", inControl},
+	{"store that lacks a key", restore, "case k == nil || k.ID != r.KeyID:", "case k != nil && k.ID != r.KeyID:", inControl},
+	{"store that lacks a revocation", restore, "own < r.Status {", "own+1 < r.Status {", inControl},
+	{"store that lacks an end", restore, "case end != nil:", "case false && end != nil:", inControl},
+	{"version of what is published", restore, "if last.Version == w.manifest.Version && sameRoot {", "if sameRoot {", inControl},
+	{"directory as the witness", restore, `if b.Directory != "" {`, "if false {", inControl},
+	{"file that is gone", restore, "if err != nil || last.Version == 0 || last.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
+	{"expired key rolled", issuing, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
+	{"signing key's mode", signing, "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)", "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)", inControl},
+	{"signing key of others", signing, "if isOpenToOthers(info) {", "if false {", inControl},
+	{"store's mode", sqlite, "case isOpenToOthers(info):", "case false:", inControl},
+	{"store is not made by looking", control, "h.openStore(OpenSQLite)", "h.openStore(MakeSQLite)", inControl},
+}

@@ -1,0 +1,99 @@
+// Command mutation removes the verifier's checks one by one and sees that a test
+// notices: for the steps of a decision a row of a conformance table, for the
+// rest a Go test. Nothing in the tree is changed: the compiler is given each
+// file as it would be without the check.
+//
+//	go run ./internal/check/mutation [-run REGEXP] [-v]
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// mutant is one check that is taken out.
+type mutant struct {
+	name     string
+	file     string
+	old, new string
+	test     string // package whose tests must fail
+}
+
+func main() {
+	only := flag.String("run", "", "only mutants whose name matches this regular expression")
+	verbose := flag.Bool("v", false, "print every mutant")
+	flag.Parse()
+	filter, err := regexp.Compile(*only)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	noticed, failed := 0, 0
+	for _, m := range mutants {
+		if !filter.MatchString(m.name) {
+			continue
+		}
+		if err := m.try(); err != nil {
+			failed++
+			fmt.Printf("FAIL %s: %v\n", m.name, err)
+			continue
+		}
+		noticed++
+		if *verbose {
+			fmt.Printf("ok   %s\n", m.name)
+		}
+	}
+	fmt.Printf("mutation: removing a check was noticed %d times, and not %d times\n", noticed, failed)
+	fmt.Printf("%d passed, %d failed\n", noticed, failed)
+	if failed > 0 || noticed == 0 {
+		os.Exit(1)
+	}
+}
+
+// try runs the tests without the check. They must fail, and not for want of
+// compiling.
+func (m *mutant) try() error {
+	source, err := os.ReadFile(m.file)
+	if err != nil {
+		return err
+	}
+	if n := strings.Count(string(source), m.old); n != 1 {
+		return fmt.Errorf("%s has the check %d times: the list is out of date", m.file, n)
+	}
+	dir, err := os.MkdirTemp("", "mutation-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	changed := filepath.Join(dir, "mutant.go")
+	text := strings.Replace(string(source), m.old, m.new, 1)
+	if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
+		return err
+	}
+	original, err := filepath.Abs(m.file)
+	if err != nil {
+		return err
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{original: changed}})
+	if err != nil {
+		return err
+	}
+	list := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(list, overlay, 0o600); err != nil {
+		return err
+	}
+	out, err := exec.Command("go", "test", "-count=1", "-vet=off", "-failfast", "-timeout", "120s", "-overlay", list, m.test).CombinedOutput()
+	switch {
+	case err == nil:
+		return fmt.Errorf("no test in %s notices that the check is gone", m.test)
+	case !strings.Contains(string(out), "--- FAIL") && !strings.Contains(string(out), "panic: "):
+		return fmt.Errorf("the tests do not run:\n%s", out[:min(len(out), 1000)])
+	}
+	return nil
+}

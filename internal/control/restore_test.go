@@ -1,0 +1,548 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/internal/crash"
+	"github.com/keystile/keystile/internal/disk"
+)
+
+// storeFiles are the files of a home's store.
+func storeFiles(dir string) []string {
+	path := filepath.Join(dir, storeFile)
+	return []string{path, path + "-wal", path + "-shm"}
+}
+
+// reopen closes a home and opens its bundle anew, as the next command does; with
+// files that swap changes meanwhile.
+func reopen(t *testing.T, b *Bundle, swap func(dir string)) *Bundle {
+	t.Helper()
+	if err := b.home.Close(); err != nil {
+		t.Fatal(err)
+	}
+	swap(b.home.dir)
+	h := open(t, b.home.dir)
+	h.now = b.home.now
+	again, err := h.Bundle(b.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
+// copyOf reads files of a home and returns what puts them back.
+func copyOf(t *testing.T, b *Bundle, files ...string) (putBack func(string)) {
+	t.Helper()
+	kept := make(map[string][]byte)
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept[f] = raw
+	}
+	return func(string) {
+		for _, f := range storeFiles(b.home.dir)[1:] {
+			os.Remove(f)
+		}
+		for f, raw := range kept {
+			if err := os.WriteFile(f, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func create(t *testing.T, b *Bundle, n NewKey) (*Key, *credential.Digest) {
+	t.Helper()
+	if n.Kind == "" {
+		n.Kind, n.Environment = "secret", "live"
+	}
+	k, secret, err := b.Create(ctx, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := secret.Digest()
+	return k, &d
+}
+
+// record is what edges read of a key.
+func record(t *testing.T, b *Bundle, d *credential.Digest) string {
+	t.Helper()
+	opened, source, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	r, _, err := opened.Find(d, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%+v", *r)
+}
+
+// A store that was put back from an older copy publishes nothing that edges have
+// unlearned since; restoring takes it over, to the byte.
+func TestOlderStore(t *testing.T) {
+	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	for name, tt := range map[string]struct {
+		change func(b *Bundle, id string) error
+		want   string // in the error; "" for a store that is as good
+	}{
+		"a key more": {func(b *Bundle, _ string) error {
+			_, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+			return err
+		}, "1 keys are missing"},
+		"a key revoked": {func(b *Bundle, id string) error { _, err := b.Revoke(ctx, id); return err }, "1 keys are not revoked"},
+		"a key rolled": {func(b *Bundle, id string) error {
+			_, _, err := b.Roll(ctx, id, nil)
+			return err
+		}, "1 keys are missing, 1 keys are not deprecated"},
+		"a key that ends": {func(b *Bundle, id string) error {
+			return b.change(ctx, func(tx Tx) error { return tx.SetStatus(id, active, &end, nil) })
+		}, "1 keys end later"},
+		"a renewal": {func(b *Bundle, _ string) error { return b.Renew(ctx, 0) }, ""},
+		"a build":   {func(b *Bundle, _ string) error { return b.Build(ctx) }, ""},
+	} {
+		for where, clear := range map[string]func(b *Bundle){
+			"": func(*Bundle) {},
+			", known from the directory": func(b *Bundle) {
+				if err := os.Remove(b.File()); err != nil {
+					t.Fatal(err)
+				}
+			},
+		} {
+			t.Run(name+where, func(t *testing.T) {
+				b := initBundle(t, open(t, t.TempDir()), "default")
+				b.Directory = filepath.Join(t.TempDir(), "origin")
+				if err := b.Settings.write(b.dir); err != nil {
+					t.Fatal(err)
+				}
+				k, digest := create(t, b, NewKey{})
+				b = reopen(t, b, func(string) {})
+				b.home.Close()
+				putBack := copyOf(t, b, storeFiles(b.home.dir)[0])
+				b = reopen(t, b, func(string) {})
+				if err := tt.change(b, k.ID); err != nil {
+					t.Fatal(err)
+				}
+				before := record(t, b, digest)
+				clear(b)
+				b = reopen(t, b, putBack)
+				_, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+				if tt.want == "" {
+					if err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+				if !errors.Is(err, ErrStoreBehind) || !strings.Contains(err.Error(), tt.want+" in the key store") {
+					t.Fatalf("a key was made: %v", err)
+				}
+				if _, err := os.Stat(b.File()); where != "" && !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("something was written: %v", err)
+				}
+				if _, err := b.Restore(ctx, ""); err != nil {
+					t.Fatal(err)
+				}
+				if got := record(t, b, digest); got != before {
+					t.Errorf("restored: %s, not %s", got, before)
+				}
+				create(t, b, NewKey{})
+				if err := b.CheckStore(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// A store that knows more than what is published is as good: a crash has come
+// between the two, or the file is an older copy.
+func TestOlderFile(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	k, digest := create(t, b, NewKey{})
+	putBack := copyOf(t, b, b.File())
+	if _, err := b.Revoke(ctx, k.ID); err != nil {
+		t.Fatal(err)
+	}
+	b = reopen(t, b, putBack)
+	if err := b.CheckStore(ctx); err == nil || !strings.Contains(err.Error(), "changes that are not published") {
+		t.Errorf("the store has a revocation more: %v", err)
+	}
+	for name, step := range map[string]func() error{
+		"build": func() error { return b.Build(ctx) },
+		"renew": func() error { return b.Renew(ctx, 0) }, // not of what is older
+	} {
+		b = reopen(t, b, putBack)
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+		if got := record(t, b, digest); !strings.Contains(got, "Status:revoked") {
+			t.Errorf("%s: published: %s", name, got)
+		}
+	}
+	// Without the store, the directory knows.
+	b.Directory = filepath.Join(t.TempDir(), "origin")
+	if err := b.Settings.write(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Build(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b = reopen(t, b, func(dir string) {
+		putBack(dir)
+		os.Remove(storeFiles(dir)[0])
+	})
+	if err := b.Renew(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := record(t, b, digest); !strings.Contains(got, "Status:revoked") {
+		t.Errorf("renewed: %s", got)
+	}
+}
+
+// What a restored key has is what the bundle tells of it.
+func TestRestoredKey(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "example")
+	end, begin := time.Now().Add(48*time.Hour).UTC().Truncate(time.Second), time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
+	old, digest := create(t, b, NewKey{
+		Name: "n", Kind: "secret", Environment: "live", Tenant: "acct_1", Expires: &end, NotBefore: &begin,
+		IPs: []string{"192.0.2.0/24", "2001:db8::1"}, Referrers: []string{"https://a.example"}, Endpoints: []string{"GET /v1/users"},
+	})
+	before := record(t, b, digest)
+	b = reopen(t, b, func(dir string) {
+		for _, f := range storeFiles(dir) {
+			os.Remove(f)
+		}
+	})
+	if r, err := b.Restore(ctx, ""); err != nil || r.Keys != 1 || r.Changed != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if got := record(t, b, digest); got != before {
+		t.Errorf("%s\nnot %s", got, before)
+	}
+	k, err := b.Show(ctx, old.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !k.Created.IsZero() || k.Name != "" || k.Hint != "" || k.Status != active || !k.Expires.Equal(end) || !k.NotBefore.Equal(begin) {
+		t.Errorf("%+v", k)
+	}
+	if r, err := b.Restore(ctx, ""); err != nil || r != (Restored{}) {
+		t.Errorf("restored again: %+v, %v", r, err)
+	}
+}
+
+// The policy note in force is a later one than the older store's, and its signers
+// are elsewhere: what is published next is under it all the same.
+func TestOlderStoreFollowsThePolicyNote(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	create(t, b, NewKey{})
+	b = reopen(t, b, func(string) {})
+	b.home.Close()
+	putBack := copyOf(t, b, storeFiles(b.home.dir)[0])
+	b = reopen(t, b, func(string) {})
+	if err := b.RotatePublisher(ctx); err != nil {
+		t.Fatal(err)
+	}
+	opened, source, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source.Close()
+	b = reopen(t, b, putBack)
+	if err := os.Remove(b.path(signerFile)); err != nil { // as if elsewhere
+		t.Fatal(err)
+	}
+	create(t, b, NewKey{})
+	after, source, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source.Close()
+	if err := after.CheckSuccession(&opened.Mark); err != nil {
+		t.Error(err)
+	}
+}
+
+// A store of a program before this one has no root; it is not taken for a lost
+// one, and an older copy of it is noticed.
+func TestStoreWithoutRoot(t *testing.T) {
+	forget := func(t *testing.T, b *Bundle) *Bundle {
+		store, err := b.home.store()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.(*sqlite).db.Exec(`ALTER TABLE published DROP COLUMN root`); err != nil {
+			t.Fatal(err)
+		}
+		return reopen(t, b, func(string) {})
+	}
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	k, _ := create(t, b, NewKey{})
+	b = forget(t, b)
+	if err := b.CheckStore(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := b.Build(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b = forget(t, b)
+	b.home.Close()
+	putBack := copyOf(t, b, storeFiles(b.home.dir)[0])
+	b = reopen(t, b, func(string) {})
+	if _, err := b.Revoke(ctx, k.ID); err != nil {
+		t.Fatal(err)
+	}
+	b = reopen(t, b, putBack)
+	if err := b.Build(ctx); !errors.Is(err, ErrStoreBehind) {
+		t.Errorf("a key works again: %v", err)
+	}
+}
+
+// Signers that an operator has replaced by hand do not make the store an old one.
+func TestSignersReplacedByHand(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	create(t, b, NewKey{})
+	if err := b.Renew(ctx, 0); err != nil { // the store does not know its version
+		t.Fatal(err)
+	}
+	if err := os.Remove(b.path(signerFile)); err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := NewSigningKey(b.path(signerFile), "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Signers = []string{verifier}
+	if err := b.Settings.write(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	b = reopen(t, b, func(string) {})
+	create(t, b, NewKey{})
+	if got := published(t, b); len(got) != 2 {
+		t.Errorf("published: %v", got)
+	}
+}
+
+// Renewing comes after the file's version whatever the clock says, needs no store,
+// and the store publishes above it.
+func TestRenewWithoutStore(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	create(t, b, NewKey{})
+	version := func() int64 {
+		opened, source, err := b.OpenFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer source.Close()
+		return opened.Manifest.Version
+	}
+	b.home.Close()
+	putBack := copyOf(t, b, storeFiles(b.home.dir)[0])
+	b = reopen(t, b, func(dir string) {
+		for _, f := range storeFiles(dir) {
+			os.Remove(f)
+		}
+	})
+	clock := time.Now()
+	b.home.now = func() time.Time { return clock }
+	if err := b.Renew(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []time.Duration{0, time.Second, -50 * time.Second} {
+		clock = clock.Add(step)
+		before := version()
+		if err := b.Renew(ctx, 0); err != nil || version() <= before {
+			t.Errorf("after %v: version %d after %d, %v", step, version(), before, err)
+		}
+	}
+	if _, err := os.Stat(storeFiles(b.home.dir)[0]); err == nil {
+		t.Error("renewing made a store")
+	}
+	if err := b.CheckStore(ctx); err == nil || !strings.Contains(err.Error(), "is gone") {
+		t.Error(err)
+	}
+	b = reopen(t, b, putBack)
+	if err := b.CheckStore(ctx); err != nil {
+		t.Errorf("the store is as good as before: %v", err)
+	}
+	before := version()
+	create(t, b, NewKey{})
+	if version() <= before {
+		t.Errorf("version %d after %d", version(), before)
+	}
+}
+
+// Two commands publish one after the other, whenever the second one begins: the
+// older file never takes the place of the later one.
+func TestOneAfterTheOther(t *testing.T) {
+	defer func(wait time.Duration, at func(string)) { lockWait, crash.At = wait, at }(lockWait, crash.At)
+	for name, step := range map[string]func(b *Bundle, id string) error{
+		"a revocation": func(b *Bundle, id string) error { _, err := b.Revoke(ctx, id); return err },
+		"a renewal":    func(b *Bundle, _ string) error { return b.Renew(ctx, 0) },
+	} {
+		for _, point := range []string{"signed", "written", "committed", "renamed"} {
+			t.Run(name+", "+point, func(t *testing.T) {
+				dir := t.TempDir()
+				b := initBundle(t, open(t, dir), "default")
+				k, _ := create(t, b, NewKey{})
+				other, err := open(t, dir).Published("default")
+				if err != nil {
+					t.Fatal(err)
+				}
+				waited := false
+				crash.At = func(p string) {
+					if p == point && !waited {
+						waited = true
+						lockWait = time.Millisecond
+						if err := step(other, k.ID); err == nil || !strings.Contains(err.Error(), "another command") {
+							t.Errorf("it did not wait: %v", err)
+						}
+						lockWait = time.Minute
+					}
+				}
+				fresh, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+				crash.At = func(string) {}
+				if err != nil || !waited {
+					t.Fatal(err)
+				}
+				if err := step(other, k.ID); err != nil {
+					t.Fatal(err)
+				}
+				if got := published(t, b); got[fresh.ID] != bundle.Active || name == "a revocation" && got[k.ID] != bundle.Revoked {
+					t.Errorf("published: %v", got)
+				}
+			})
+		}
+	}
+}
+
+// A key past its end cannot be rolled into one without.
+func TestRollExpired(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	k, _ := create(t, b, NewKey{Kind: "secret", Environment: "live", Expires: &end})
+	b.home.now = func() time.Time { return end }
+	if _, _, err := b.Roll(ctx, k.ID, nil); err == nil || !strings.Contains(err.Error(), "is expired and cannot be rolled") {
+		t.Errorf("a key that has expired was rolled: %v", err)
+	}
+}
+
+// Nobody but the owner gets at keys and at the store, whatever the umask.
+func TestPrivateFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "home")
+	b := initBundle(t, open(t, dir), "vesuviopay")
+	if _, err := b.DemoToken(ctx, "alice", map[string]string{"store_id": "s", "env": "test"}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.RotateSigner(ctx, ""); err != nil {
+		t.Fatal(err)
+	}
+	private := append(storeFiles(dir), b.path(signerFile), b.path(standbyFile), b.path(publisherFile), b.path(demoKeyFile))
+	for _, f := range private {
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", f, info.Mode(), err)
+		}
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	for _, f := range []string{b.File(), b.TrustFile(), b.path(settingsFile), b.path(policyFile)} { // edges, of other users, read them
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o644 {
+			t.Errorf("%s: %v, %v", f, info.Mode(), err)
+		}
+	}
+	// A store of before is closed to others when it is opened; a key that others
+	// can read may have been read, and is not used.
+	b.home.Close()
+	for _, f := range private {
+		if err := os.Chmod(f, 0o644); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	b = reopen(t, b, func(string) {})
+	if _, err := b.List(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range storeFiles(dir) {
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", f, info.Mode(), err)
+		}
+	}
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o620} {
+		if err := os.Chmod(b.path(publisherFile), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Renew(ctx, 0); err == nil || !strings.Contains(err.Error(), "chmod 600 "+b.path(publisherFile)) {
+			t.Errorf("a key of mode %v signs: %v", mode, err)
+		}
+	}
+	if err := os.Chmod(b.path(publisherFile), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Renew(ctx, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// A bundle lives as long as it was made for, also renewed by its file alone.
+func TestLife(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	life := func() time.Duration {
+		opened, source, err := disk.OpenBundle(b.File(), must(b.Trust()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer source.Close()
+		return opened.Life()
+	}
+	if life() != bundle.DefaultLife {
+		t.Errorf("%v", life())
+	}
+	if err := b.SetLife(Life(bundle.MaxLife)); err != nil {
+		t.Fatal(err)
+	}
+	b = reopen(t, b, func(string) {})
+	for name, step := range map[string]func() error{
+		"build":  func() error { return b.Build(ctx) },
+		"create": func() error { _, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"}); return err },
+	} {
+		if err := step(); err != nil || life() != bundle.MaxLife {
+			t.Errorf("%s: %v, %v", name, life(), err)
+		}
+	}
+	b.Life = 0 // the file alone says it
+	if err := b.Renew(ctx, 0); err != nil || life() != bundle.MaxLife {
+		t.Errorf("renewed: %v, %v", life(), err)
+	}
+	if err := b.Renew(ctx, Life(time.Hour)); err != nil || life() != time.Hour {
+		t.Errorf("renewed for an hour: %v, %v", life(), err)
+	}
+	for text, good := range map[string]bool{"10m": true, "168h": true, "7d": true, "9m59s": false, "169h": false, "-24h": false, "1w": false, "": false} {
+		var l Life
+		if err := l.UnmarshalText([]byte(text)); (err == nil) != good {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
