@@ -53,6 +53,12 @@ const (
 	state      = "caddymodule/disk/state.go"
 	inBundle   = "./core/bundle"
 	inDisk     = "./caddymodule/disk"
+	caddyEdge  = "caddymodule/edge.go"
+	inCaddy    = "./caddymodule"
+	onDisk     = "caddymodule/disk/open.go"
+	plugin     = "wasmfilter/plugin/plugin.go"
+	origins    = "wasmfilter/plugin/origin.go"
+	inPlugin   = "./wasmfilter/plugin"
 )
 
 var mutants = []mutant{
@@ -68,7 +74,8 @@ var mutants = []mutant{
 	{"bundle's time", verifier, "c.now, c.config.ClockSkew, c.config.MaxAge)", "time.UnixMilli(c.snapshot.Manifest.Version), c.config.ClockSkew, c.config.MaxAge)", inCore},
 	{"max_age", mark, "case maxAge > 0 && ms-signed > maxAge.Milliseconds():", "case false:", inCore},
 	{"expiry", mark, "case ms >= m.Manifest.Expires:", "case false:", inCore},
-	{"clock behind", mark, "case signed > ms+clockSkew.Milliseconds():", "case false:", inCore},
+	{"clock behind", mark, "case max(signed, m.Note.Version) > ms+clockSkew.Milliseconds():", "case m.Note.Version > ms+clockSkew.Milliseconds():", inCore},
+	{"policy note of the future", mark, "case max(signed, m.Note.Version) > ms+", "case signed > ms+", inBundle},
 	{"rollback", mark, "case m.Manifest.Version < last.Manifest.Version:", "case false:", inCore},
 	{"policy rollback", mark, "case m.Note.Version < last.Note.Version:", "case false:", inBundle},
 	{"a publisher that is listed no more", mark, "case !slices.ContainsFunc(last.signedBy,", "case false && !slices.ContainsFunc(last.signedBy,", inBundle},
@@ -81,6 +88,32 @@ var mutants = []mutant{
 	{"lines of several signers", note, "if !bytes.Equal(text, own) {", "if false && !bytes.Equal(text, own) {", inBundle},
 	{"fork", mark, "case m.Manifest.Version == last.Manifest.Version && m.Manifest != last.Manifest:", "case false:", inCore},
 	{"bundle of the future", verifier, "errors.Is(err, bundle.ErrFuture) {\n\t\treturn err", "false {\n\t\treturn err", inCore},
+
+	{"state of an audience", state, "a != bundle.DefaultAudience {", "a != a {", inDisk},
+	{"lock that stays locked", state, "case s.locked.Load() || time.Since", "case time.Since", inDisk},
+	{"notes of a file", onDisk, "g.notes == before.notes && ", "", inDisk},
+	{"file read as a whole", onDisk, "if info.Size() <= maxWhole {", "if false {", inDisk},
+	{"file written over", caddyEdge, "if d.Err == nil || !errors.As(d.Err, &node) {", "if true || !errors.As(d.Err, &node) {", inCaddy},
+	{"fork of what is remembered", caddyEdge, "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrRollback) {", inCaddy},
+	{"rollback of what is remembered", caddyEdge, "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrForked) {", inCaddy},
+	{"lock at the start", caddyEdge, " && !errors.Is(e.storeErr, disk.ErrLocked) {\n\t\t\t\terr =", " {\n\t\t\t\terr =", inCaddy},
+
+	// the filter
+	{"whose address", plugin, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inPlugin},
+	{"ready", plugin, `status, body = 503, e.name+": "+err.Error()+"\n"`, `_ = err`, inPlugin},
+	{"names in another case", "wasmfilter/plugin/config.go", "tag == name {", "strings.EqualFold(tag, name) {", inPlugin},
+	{"succession of notes", origins, "if err := m.CheckSuccession(s.found); err != nil {\n\t\treturn err\n\t}", "", inPlugin},
+	{"notes of the future", origins, "m.CheckTime(s.now(), s.skew, 0)", "error(nil)", inPlugin},
+	{"clock_skew of notes", origins, "m.CheckTime(s.now(), s.skew, 0)", "m.CheckTime(s.now(), bundle.DefaultClockSkew, 0)", inPlugin},
+	{"what is shared is raised", origins, "err == nil && s.found.CheckSuccession(there) != nil {", "err == nil && there == nil {", inPlugin},
+	{"who has gone", origins, "return r == request", "return false", inPlugin},
+	{"entity tag of another", origins, "\t\ts.etag = \"\"\n", "", inPlugin},
+	{"refused bundle waits", origins, "\ts.failed = s.now()\n\tif text", "\tif text", inPlugin},
+	{"refused bundle is waited for", origins, " || !past(s.now(), s.failed, retryInterval) {", " {", inPlugin},
+	{"lease too far ahead", origins, "case ahead > 0 && ahead <= longest:", "case ahead > 0:", inPlugin},
+	{"clock set back", origins, "passed < 0 || ", "", inPlugin},
+	{"keys used last", "wasmfilter/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || len(u.seen) >= 0 {", inPlugin},
+	{"log in JSON", "wasmfilter/plugin/log.go", "\tb, _ := json.Marshal(v)", "\tjson.Marshal(v)\n\tb := fmt.Appendf(nil, \"%q\", fmt.Sprint(v))", inPlugin},
 
 	// 2 shape
 	{"rewritten", verifier, "if c.Rewritten {", "if false {", inCore},
