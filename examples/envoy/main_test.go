@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"os/exec"
 	"regexp"
@@ -17,7 +18,8 @@ func TestExample(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	err := run(ctx, func(text string) {
+	var log bytes.Buffer
+	err := run(ctx, &log, func(text string) {
 		defer cancel()
 		lines := regexp.MustCompile(`(?m)^# (\d+): (.*)\n(curl .*)$`).FindAllStringSubmatch(text, -1)
 		if len(lines) < 5 {
@@ -36,5 +38,16 @@ func TestExample(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	// Envoy has nothing to complain of: not of what the filter may call, nor of a
+	// field that is going to be removed.
+	complaint := regexp.MustCompile(`\]\[(error|critical)\]|[Dd]eprecated|restricted`)
+	for line := range strings.Lines(log.String()) {
+		if complaint.MatchString(line) {
+			t.Error(line)
+		}
+	}
+	if !strings.Contains(log.String(), "bundle in use") {
+		t.Errorf("the log is not seen:\n%s", log.String())
 	}
 }

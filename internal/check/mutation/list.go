@@ -45,6 +45,13 @@ const (
 	control   = "internal/control/control.go"
 	inControl = "./internal/control"
 	inCommand = "./caddymodule/command"
+
+	caddyEdge = "caddymodule/edge.go"
+	inCaddy   = "./caddymodule"
+	onDisk    = "internal/disk/open.go"
+	plugin    = "wasmfilter/internal/plugin/plugin.go"
+	origins   = "wasmfilter/internal/plugin/origin.go"
+	inPlugin  = "./wasmfilter/internal/plugin"
 )
 
 var mutants = []mutant{
@@ -296,4 +303,29 @@ var mutants = []mutant{
 	{"signing key of others", signing, "if isOpenToOthers(info) {", "if false {", inControl},
 	{"store's mode", sqlite, "case isOpenToOthers(info):", "case false:", inControl},
 	{"store is not made by looking", control, "h.openStore(OpenSQLite)", "h.openStore(MakeSQLite)", inControl},
+
+	// locks, clocks and files
+	{"state of an audience", state, "a != bundle.DefaultAudience {", "a != a {", inDisk},
+	{"lock that stays locked", state, "case s.locked.Load() || time.Since", "case time.Since", inDisk},
+	{"notes of a file", onDisk, "g.notes == before.notes && ", "", inDisk},
+	{"file read as a whole", onDisk, "if info.Size() <= maxWhole {", "if false {", inDisk},
+	{"file written over", caddyEdge, "if d.Err == nil || !errors.As(d.Err, &node) {", "if true || !errors.As(d.Err, &node) {", inCaddy},
+	{"fork of what is remembered", caddyEdge, "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrRollback) {", inCaddy},
+	{"rollback of what is remembered", caddyEdge, "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrForked) {", inCaddy},
+	{"lock at the start", caddyEdge, " && !errors.Is(e.storeErr, disk.ErrLocked) {\n\t\t\t\terr =", " {\n\t\t\t\terr =", inCaddy},
+	{"whose address", plugin, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inPlugin},
+	{"ready", plugin, `status, body = 503, e.name+": "+err.Error()+"\n"`, `_ = err`, inPlugin},
+	{"names in another case", "wasmfilter/internal/plugin/config.go", "tag == name {", "strings.EqualFold(tag, name) {", inPlugin},
+	{"succession of notes", origins, "if err := m.CheckSuccession(s.found); err != nil {\n\t\treturn err\n\t}", "", inPlugin},
+	{"notes of the future", origins, "m.CheckTime(s.now(), s.skew, 0)", "error(nil)", inPlugin},
+	{"clock_skew of notes", origins, "m.CheckTime(s.now(), s.skew, 0)", "m.CheckTime(s.now(), bundle.DefaultClockSkew, 0)", inPlugin},
+	{"what is shared is raised", origins, "err == nil && s.found.CheckSuccession(there) != nil {", "err == nil && there == nil {", inPlugin},
+	{"who has gone", origins, "return r == request", "return false", inPlugin},
+	{"entity tag of another", origins, "\t\ts.etag = \"\"\n", "", inPlugin},
+	{"refused bundle waits", origins, "\ts.failed = s.now()\n\tif text", "\tif text", inPlugin},
+	{"refused bundle is waited for", origins, " || !past(s.now(), s.failed, retryInterval) {", " {", inPlugin},
+	{"lease too far ahead", origins, "case ahead > 0 && ahead <= longest:", "case ahead > 0:", inPlugin},
+	{"clock set back", origins, "passed < 0 || ", "", inPlugin},
+	{"keys used last", "wasmfilter/internal/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || len(u.seen) >= 0 {", inPlugin},
+	{"log in JSON", "wasmfilter/internal/plugin/log.go", "\tb, _ := json.Marshal(v)", "\tjson.Marshal(v)\n\tb := fmt.Appendf(nil, \"%q\", fmt.Sprint(v))", inPlugin},
 }

@@ -41,7 +41,11 @@ func (e *edge) tell(h Host) {
 	}
 	e.status = status
 	if status != "" {
-		h.Log(Error, Line("every request is denied", "bundle", e.name, "error", status))
+		level := Error
+		if e.verifier.Bundle() == nil {
+			level = Warn // every start from an origin begins so
+		}
+		h.Log(level, Line("every request is denied", "bundle", e.name, "error", status))
 	} else {
 		h.Log(Info, Line("requests are decided", "bundle", e.name))
 	}
