@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"time"
 
@@ -110,7 +113,7 @@ func parseConfig(raw []byte) (*Config, error) {
 	if asJSON, ok := structure(raw); ok {
 		raw = asJSON
 	}
-	if err := noRepeats(raw); err != nil {
+	if err := checkNames(raw, reflect.TypeFor[Config]()); err != nil {
 		return nil, err
 	}
 	c := new(Config)
@@ -119,76 +122,63 @@ func parseConfig(raw []byte) (*Config, error) {
 	if err := dec.Decode(c); err != nil {
 		return nil, fmt.Errorf("the configuration: %w", err)
 	}
-	if dec.More() {
+	if _, err := dec.Token(); err != io.EOF {
 		return nil, errors.New("the configuration: something follows its object")
 	}
-	if len(c.Bundles) == 0 {
-		return nil, errors.New("the configuration names no bundle: nothing could be decided")
-	}
-	if c.OtherHosts != "" && c.OtherHosts != refuse && c.OtherHosts != pass {
-		return nil, fmt.Errorf("other_hosts %q: use %s or %s", c.OtherHosts, refuse, pass)
-	}
-	if c.ClientIP != "" && c.ClientIP != peer && c.ClientIP != forwarded {
-		return nil, fmt.Errorf("client_ip %q: use %s or %s", c.ClientIP, peer, forwarded)
-	}
-	if c.ReadyPath != "" && c.ReadyPath[0] != '/' {
-		return nil, fmt.Errorf("ready_path %q: it begins with a slash", c.ReadyPath)
+	if err := c.check(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
-// noRepeats refuses an object that has one name twice, in whatever case:
-// encoding/json would take the last (R58).
-func noRepeats(raw []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	type level struct {
-		object bool
-		name   bool // a name comes next
-		names  []string
+func (c *Config) check() error {
+	if len(c.Bundles) == 0 {
+		return errors.New("the configuration names no bundle: nothing could be decided")
 	}
-	var stack []level
-	for {
-		t, err := dec.Token()
-		if err != nil {
-			return nil // the end, or what the decoder will say
-		}
-		top := len(stack) - 1
-		if delim, ok := t.(json.Delim); ok && (delim == '}' || delim == ']') {
-			stack = stack[:top]
-			continue
-		}
-		if top >= 0 && stack[top].object {
-			if name, ok := t.(string); ok && stack[top].name {
-				lower := bytes.ToLower([]byte(name))
-				if slices.Contains(stack[top].names, string(lower)) {
-					return fmt.Errorf("the configuration: %q is given twice", name)
-				}
-				stack[top].names, stack[top].name = append(stack[top].names, string(lower)), false
-				continue
-			}
-			stack[top].name = true
-		}
-		if delim, ok := t.(json.Delim); ok {
-			stack = append(stack, level{object: delim == '{', name: delim == '{'})
+	if c.OtherHosts != "" && c.OtherHosts != refuse && c.OtherHosts != pass {
+		return fmt.Errorf("other_hosts %q: use %s or %s", c.OtherHosts, refuse, pass)
+	}
+	if c.ClientIP != "" && c.ClientIP != peer && c.ClientIP != forwarded {
+		return fmt.Errorf("client_ip %q: use %s or %s", c.ClientIP, peer, forwarded)
+	}
+	if c.ReadyPath != "" && c.ReadyPath[0] != '/' {
+		return fmt.Errorf("ready_path %q: it begins with a slash", c.ReadyPath)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Bundles)) {
+		if err := c.Bundles[name].check(); err != nil {
+			return fmt.Errorf("bundle %q: %w", name, err)
 		}
 	}
+	return nil
+}
+
+// check says what keeps a bundle from ever being used, whatever its source serves.
+func (c *BundleConfig) check() error {
+	switch {
+	case c == nil:
+		return errors.New("it is empty: give it a source and a signer")
+	case c.TLSTerminators != nil:
+		return errTerminators
+	case len(c.Signers) == 0:
+		return errors.New("it has no signer: nothing could be believed; `caddy keystile init` prints them")
+	case (c.Inline == "") == (len(c.Origins) == 0):
+		return errors.New("it needs one source: its packed file in base64 as inline, or origins")
+	}
+	return nil
 }
 
 // core is the verifier's part of a bundle's configuration.
-func (c *BundleConfig) core() (core.Config, error) {
+func (c *BundleConfig) core() core.Config {
 	out := core.Config{
 		RecordCache: c.RecordCache, NodeCache: c.NodeCache, TokenCache: c.TokenCache,
 		ClockSkew: time.Duration(c.ClockSkew), MaxAge: time.Duration(c.MaxAge),
 		Floor: bundle.Floor{Version: c.MinVersion, PolicyVersion: c.MinPolicyVersion},
 	}
-	if c.TLSTerminators != nil {
-		return out, errTerminators
-	}
 	// One verifier in each worker: less than in a server that has one.
 	out.RecordCache = orDefault(out.RecordCache, 16<<20)
 	out.NodeCache = orDefault(out.NodeCache, 16<<20)
 	out.TokenCache = orDefault(out.TokenCache, 2<<20)
-	return out, nil
+	return out
 }
 
 func orDefault(n, or int64) int64 {
@@ -205,9 +195,6 @@ func (c *BundleConfig) trust(name string) (*bundle.Trust, error) {
 	}
 	if threshold == 0 {
 		threshold = 1
-	}
-	if len(c.Signers) == 0 {
-		return nil, errors.New("it has no signer: nothing could be believed; `caddy keystile init` prints them")
 	}
 	return bundle.NewTrust(name, audience, threshold, c.Signers...)
 }

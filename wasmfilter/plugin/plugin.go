@@ -79,11 +79,7 @@ func (p *Plugin) Configure(raw []byte) error {
 	}
 	p.config = c
 	for _, name := range slices.Sorted(maps.Keys(c.Bundles)) {
-		b := c.Bundles[name]
-		if b == nil {
-			return fmt.Errorf("bundle %q is empty: give it a source and a signer", name)
-		}
-		e, err := p.newEdge(name, b)
+		e, err := p.newEdge(name, c.Bundles[name])
 		if err != nil {
 			return fmt.Errorf("bundle %q: %w", name, err)
 		}
@@ -100,15 +96,8 @@ func (p *Plugin) newEdge(name string, c *BundleConfig) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := c.core()
-	if err != nil {
-		return nil, err
-	}
-	if (c.Inline == "") == (len(c.Origins) == 0) {
-		return nil, errors.New("it needs one source: its packed file in base64 as inline, or origins")
-	}
 	e := &edge{name: name, used: newLastUsed(p.host, name)}
-	if e.verifier, err = core.New(config); err != nil {
+	if e.verifier, err = core.New(c.core()); err != nil {
 		return nil, err
 	}
 	e.define(p.host)

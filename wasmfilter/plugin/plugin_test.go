@@ -240,10 +240,14 @@ func TestConfigurations(t *testing.T) {
 		"cut":                      {configuration(t, good, nil)[:50], "unexpected"},
 		"something behind":         {append(configuration(t, good, nil), "{}"...), "something follows"},
 		"no bundle":                {[]byte(`{"bundles": {}}`), "names no bundle"},
+		"a bracket behind":         {append(configuration(t, good, nil), '}'), "something follows"},
 		"null bundle":              {[]byte(`{"bundles": {"shop": null}}`), "is empty"},
 		"unknown":                  {configuration(t, good, map[string]any{"fail_open": true}), "unknown field"},
 		"unknown in a bundle":      {configuration(t, with("file", "/x"), nil), "unknown field"},
 		"twice in another case":    {[]byte(`{"bundles": {"shop": {"signers": [], "Signers": []}}}`), "given twice"},
+		"twice":                    {[]byte(`{"bundles": {"shop": {"signers": [], "signers": []}}}`), "given twice"},
+		"a bundle twice":           {[]byte(`{"bundles": {"shop": {}, "shop": {}}}`), "given twice"},
+		"unknown in an origin":     {configuration(t, map[string]any{"origins": []map[string]any{{"cluster": "c", "host": "a"}}, "signers": b.Signers}, nil), "known here are cluster, authority, path, token"},
 		"another name":             {[]byte(strings.Replace(string(configuration(t, good, nil)), `"shop"`, `"stop"`, 1)), "for the bundle"},
 		"no signer":                {configuration(t, with("signers", nil), nil), "no signer"},
 		"malformed signer":         {configuration(t, with("signers", []string{"x"}), nil), "malformed"},
@@ -296,24 +300,6 @@ func TestStruct(t *testing.T) {
 			t.Errorf("%s\n%s", a, b)
 		}
 	}
-}
-
-func FuzzConfig(f *testing.F) {
-	f.Add([]byte(`{"bundles": {"shop": {"inline": "AAAA", "signers": ["x"]}}}`))
-	var s structpb.Struct
-	if err := s.UnmarshalJSON([]byte(`{"bundles": {"shop": {"origins": [{"cluster": "c"}], "threshold": 2, "x": null, "y": true}}}`)); err != nil {
-		f.Fatal(err)
-	}
-	encoded, err := proto.Marshal(&s)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(encoded)
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		if c, err := parseConfig(raw); err == nil && len(c.Bundles) == 0 {
-			t.Error("a configuration without a bundle was taken")
-		}
-	})
 }
 
 // R1, R2: over plain HTTP no header is read, and all get one answer.
