@@ -4,7 +4,6 @@
 package envoy
 
 import (
-	"fmt"
 	"runtime/debug"
 	"time"
 
@@ -43,19 +42,19 @@ type context struct {
 func (c *context) OnPluginStart(int) (status types.OnPluginStartStatus) {
 	defer func() {
 		if v := recover(); v != nil {
-			proxywasm.LogCritical(fmt.Sprintf("keystile: panic: %v", v))
+			proxywasm.LogCritical(plugin.Line("panic", "error", v))
 			status = types.OnPluginStartStatusFailed
 		}
 	}()
 	raw, err := proxywasm.GetPluginConfiguration()
 	if err != nil && err != types.ErrorStatusNotFound {
-		proxywasm.LogCritical("keystile: the configuration cannot be read: " + err.Error())
+		proxywasm.LogCritical(plugin.Line("the configuration cannot be read", "error", err))
 		return types.OnPluginStartStatusFailed
 	}
 	c.waiting = make(map[uint32]*stream)
 	c.plugin = plugin.New(host{c})
 	if err := c.plugin.Configure(raw); err != nil {
-		proxywasm.LogCritical("keystile: " + err.Error())
+		proxywasm.LogCritical(plugin.Line("the configuration is refused", "error", err))
 		return types.OnPluginStartStatusFailed
 	}
 	return types.OnPluginStartStatusOK

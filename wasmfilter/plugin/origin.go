@@ -173,14 +173,14 @@ func (s *source) send(h bundle.Hash, f *fetch) {
 				f.done(f.waiting, true)
 				return
 			}
-			s.host.Log(Warn, fmt.Sprintf(`keystile: a node was not served {"bundle":%q,"node":%q,"cluster":%q,"status":%q}`, s.name, name, o.Cluster, status))
+			s.host.Log(Warn, Line("a node was not served", "bundle", s.name, "node", name, "cluster", o.Cluster, "status", status))
 			s.send(h, f)
 		}, f.limit)
 		if err == nil {
 			f.begun = s.now()
 			return
 		}
-		s.host.Log(Warn, fmt.Sprintf(`keystile: an origin cannot be asked {"bundle":%q,"cluster":%q,"error":%q}`, s.name, o.Cluster, err))
+		s.host.Log(Warn, Line("an origin cannot be asked", "bundle", s.name, "cluster", o.Cluster, "error", err))
 	}
 	delete(s.fetches, h)
 	f.done(f.waiting, false)
@@ -247,7 +247,7 @@ func (s *source) look() {
 		err = s.raise(notes)
 	}
 	if err != nil && !errors.Is(err, errSame) {
-		s.host.Log(Error, fmt.Sprintf(`keystile: what another worker has found is refused {"bundle":%q,"error":%q}`, s.name, err))
+		s.host.Log(Error, Line("what another worker has found is refused", "bundle", s.name, "error", err))
 	}
 }
 
@@ -299,12 +299,12 @@ func (s *source) askOrigin(first, tried int) {
 	if tried == len(s.origins) {
 		s.failures++
 		s.polling = time.Time{}
-		s.host.Log(Warn, fmt.Sprintf(`keystile: no origin gives a bundle {"bundle":%q,"failures":%d}`, s.name, s.failures))
+		s.host.Log(Warn, Line("no origin gives a bundle", "bundle", s.name, "failures", s.failures))
 		return
 	}
 	o := s.origins[(first+tried)%len(s.origins)]
 	failed := func(what string, err any) {
-		s.host.Log(Warn, fmt.Sprintf(`keystile: an origin gives no bundle {"bundle":%q,"cluster":%q,"of":%q,"error":%q}`, s.name, o.Cluster, what, fmt.Sprint(err)))
+		s.host.Log(Warn, Line("an origin gives no bundle", "bundle", s.name, "cluster", o.Cluster, "of", what, "error", err))
 		s.etag = ""
 		s.askOrigin(first, tried+1)
 	}
@@ -399,6 +399,6 @@ func (s *source) refuse(err error) {
 	s.retry = s.now().Add(retryInterval)
 	if text := err.Error(); text != s.refusal {
 		s.refusal = text
-		s.host.Log(Error, fmt.Sprintf(`keystile: a bundle was refused {"bundle":%q,"error":%q}`, s.name, text))
+		s.host.Log(Error, Line("a bundle was refused", "bundle", s.name, "error", text))
 	}
 }

@@ -50,7 +50,8 @@ type edge struct {
 	version  Gauge
 	keys     Gauge
 	inForce  Gauge
-	status   string // logged last
+	status   string    // logged last
+	begun    time.Time // when a bundle was first looked for
 }
 
 // body is what comes behind a request's headers.
@@ -120,8 +121,7 @@ func (e *edge) use(h Host, b *bundle.Bundle) error {
 	if err := e.verifier.Activate(b); err != nil {
 		return err
 	}
-	h.Log(Info, fmt.Sprintf(`keystile: bundle in use {"bundle":%q,"policy":%q,"version":%d,"keys":%d,"expires":%d}`,
-		e.name, b.Policy.Name, b.Manifest.Version, b.Manifest.Keys, b.Manifest.Expires))
+	h.Log(Info, Line("bundle in use", "bundle", e.name, "policy", b.Policy.Name, "version", b.Manifest.Version, "keys", b.Manifest.Keys, "expires", b.Manifest.Expires))
 	return nil
 }
 
@@ -177,7 +177,7 @@ func (p *Plugin) Done(id uint32) {
 // recovered makes a panic a denial.
 func (p *Plugin) recovered(action *Action) {
 	if v := recover(); v != nil {
-		p.host.Log(Error, fmt.Sprintf("keystile: panic: %v", v))
+		p.host.Log(Error, Line("panic", "error", v))
 		*action = p.unavailable()
 	}
 }
@@ -208,7 +208,7 @@ func (p *Plugin) handlePlain(id uint32) Action {
 func (p *Plugin) handleTLS(id uint32, mayWait bool) Action {
 	lines, err := p.host.RequestHeaders()
 	if err != nil {
-		p.host.Log(Error, "keystile: the request's headers cannot be read: "+err.Error())
+		p.host.Log(Error, Line("the request's headers cannot be read", "error", err))
 		return p.unavailable()
 	}
 	r := &p.request
@@ -409,7 +409,7 @@ func (p *Plugin) answer(e *edge, d *core.Decision) Action {
 		p.log(e, d)
 	}
 	if err := p.host.Respond(uint32(d.Status), p.response, d.Body); err != nil {
-		p.host.Log(Error, "keystile: the answer cannot be sent: "+err.Error())
+		p.host.Log(Error, Line("the answer cannot be sent", "error", err))
 	}
 	return Stop
 }
@@ -423,25 +423,26 @@ func (p *Plugin) unavailable() Action {
 
 // log writes one line for a denial, by which support finds a Request-Id.
 func (p *Plugin) log(e *edge, d *core.Decision) {
-	var b strings.Builder
-	fmt.Fprintf(&b, `keystile: denied {"request_id":%q,"reason":%q,"status":%d,"bundle":%q`, d.RequestID, d.Reason, d.Status, e.name)
-	for _, f := range [...][2]string{{"policy", d.Policy()}, {"route", d.Route}, {"required_scope", d.RequiredScope}} {
-		if f[1] != "" {
-			fmt.Fprintf(&b, `,%q:%q`, f[0], f[1])
+	fields := append(make([]any, 0, 16), "request_id", d.RequestID, "reason", d.Reason, "status", d.Status, "bundle", e.name)
+	add := func(name, value string) {
+		if value != "" {
+			fields = append(fields, name, value)
 		}
 	}
+	add("policy", d.Policy())
+	add("route", d.Route)
+	add("required_scope", d.RequiredScope)
 	if d.Key != nil {
-		fmt.Fprintf(&b, `,"key_id":%q`, d.Key.ID)
+		add("key_id", d.Key.ID)
 	}
 	if d.Err != nil {
-		fmt.Fprintf(&b, `,"error":%q`, d.Err)
+		add("error", d.Err.Error())
 	}
-	b.WriteByte('}')
 	level := Info
 	if d.Reason >= policy.NoBundle {
 		level = Error
 	}
-	p.host.Log(level, b.String())
+	p.host.Log(level, Line("denied", fields...))
 }
 
 // clientIP is the address that limits to IP addresses are about.
@@ -464,7 +465,7 @@ func (p *Plugin) hurry() {
 func (p *Plugin) Tick() {
 	defer func() {
 		if v := recover(); v != nil {
-			p.host.Log(Error, fmt.Sprintf("keystile: panic: %v", v))
+			p.host.Log(Error, Line("panic", "error", v))
 		}
 	}()
 	if p.hurried {

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -39,8 +40,9 @@ type fake struct {
 	lines      []core.Header
 	trailers   []core.Header
 	linesRead  int
-	panics     bool
-	fails      bool // of header changes
+	panics     string // with what it panics, if it does
+	fails      bool   // to give headers
+	failure    error  // of answers; errFake of what else fails
 
 	status   uint32
 	body     string
@@ -70,11 +72,11 @@ var errFake = errors.New("the proxy fails")
 
 func (f *fake) RequestHeaders() ([]core.Header, error) {
 	f.linesRead++
-	if f.panics {
-		panic("broken host")
+	if f.panics != "" {
+		panic(f.panics)
 	}
 	if f.fails {
-		return nil, errFake
+		return nil, cmp.Or(f.failure, errFake)
 	}
 	return f.lines, nil
 }
@@ -101,7 +103,7 @@ func (f *fake) SetRequestHeader(name, value string) error {
 }
 func (f *fake) Respond(status uint32, headers [][2]string, body []byte) error {
 	f.status, f.headers, f.body = status, slices.Clone(headers), string(body)
-	return nil
+	return f.failure
 }
 func (f *fake) Select(request uint32) error {
 	if slices.Contains(f.ended, request) {
@@ -336,13 +338,13 @@ func TestFailsClosed(t *testing.T) {
 	if p.Request(1, false) != Continue || f.set["Keystile-Kind"] != "secret" || !slices.Contains(f.removed, "authorization") {
 		t.Fatalf("a good key: %d %s", f.status, f.body)
 	}
-	for name, set := range map[string]func(){"headers fail": func() { f.fails = true }, "the host panics": func() { f.panics = true }} {
+	for name, set := range map[string]func(){"headers fail": func() { f.fails = true }, "the host panics": func() { f.panics = "broken host" }} {
 		f.request("GET", "https://api.test/x", "authorization: Bearer "+key)
 		set()
 		if p.Request(1, false) != Stop || f.status != 503 {
 			t.Errorf("%s: %d", name, f.status)
 		}
-		f.fails, f.panics = false, false
+		f.fails, f.panics = false, ""
 	}
 	if unconfigured := New(f); unconfigured.Request(1, false) != Stop || f.status != 503 {
 		t.Errorf("before it is configured: %d", f.status)
