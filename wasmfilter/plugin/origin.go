@@ -52,7 +52,8 @@ type source struct {
 	origins []Origin
 	now     func() time.Time
 	poll    time.Duration
-	hurry   func() // asks for a tick at once
+	skew    time.Duration // that clocks may differ by
+	hurry   func()        // asks for a tick at once
 
 	notesKey, leaseKey string
 
@@ -95,6 +96,7 @@ func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig, hurry 
 	}
 	s := &source{
 		host: h, name: name, trust: trust, origins: c.Origins, now: time.Now, poll: time.Duration(c.PollInterval), hurry: hurry,
+		skew:     time.Duration(orDefault(int64(c.ClockSkew), int64(bundle.DefaultClockSkew))),
 		compiled: make(map[bundle.Hash][]byte), raw: make(map[bundle.Hash][]byte), fetches: make(map[bundle.Hash]*fetch),
 	}
 	var err error
@@ -262,7 +264,7 @@ func (s *source) raise(notes bundle.Notes) error {
 	if err := m.CheckSuccession(s.found); err != nil {
 		return err
 	}
-	if err := m.CheckTime(s.now(), bundle.DefaultClockSkew, 0); errors.Is(err, bundle.ErrFuture) {
+	if err := m.CheckTime(s.now(), s.skew, 0); errors.Is(err, bundle.ErrFuture) {
 		return err
 	}
 	if s.found != nil && m.Manifest == s.found.Manifest {
