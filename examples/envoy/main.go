@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -25,7 +26,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, func(text string) { fmt.Print(text) }); err != nil {
+	if err := run(ctx, os.Stderr, func(text string) { fmt.Print(text) }); err != nil {
 		fmt.Fprintln(os.Stderr, "envoy:", err)
 		os.Exit(1)
 	}
@@ -52,8 +53,9 @@ curl -i http://127.0.0.1:10002/stats/prometheus?filter=keystile
 Ctrl-C ends it.
 `
 
-// run runs the example until ctx ends, and gives started what there is to try.
-func run(ctx context.Context, started func(text string)) error {
+// run runs the example until ctx ends, and gives started what there is to try. log gets
+// what Envoy logs.
+func run(ctx context.Context, log io.Writer, started func(text string)) error {
 	dir, err := filepath.Abs(filepath.Join(envoy.Root(), "var", "envoy"))
 	if err != nil {
 		return err
@@ -92,7 +94,7 @@ func run(ctx context.Context, started func(text string)) error {
 	})); err != nil {
 		return err
 	}
-	process, err := start(ctx, dir, b.Signers)
+	process, err := start(ctx, dir, b.Signers, log)
 	if err != nil {
 		return err
 	}
@@ -102,6 +104,7 @@ func run(ctx context.Context, started func(text string)) error {
 	for {
 		select {
 		case <-ctx.Done():
+			<-process // it has logged its last
 			return nil
 		case err := <-process:
 			return fmt.Errorf("envoy ended: %w", err)
@@ -114,7 +117,7 @@ func run(ctx context.Context, started func(text string)) error {
 }
 
 // start runs Envoy with the configuration beside this file, filled in.
-func start(ctx context.Context, dir string, signers []string) (<-chan error, error) {
+func start(ctx context.Context, dir string, signers []string, log io.Writer) (<-chan error, error) {
 	binary, err := envoy.Binary()
 	if err != nil {
 		return nil, err
@@ -132,7 +135,7 @@ func start(ctx context.Context, dir string, signers []string) (<-chan error, err
 	process := exec.CommandContext(ctx, binary, "-c", config, "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning", "--component-log-level", "wasm:info")
 	process.Cancel = func() error { return process.Process.Signal(syscall.SIGTERM) }
 	process.WaitDelay = 5 * time.Second
-	process.Stdout, process.Stderr = os.Stdout, os.Stderr
+	process.Stdout, process.Stderr = os.Stdout, log
 	if err := process.Start(); err != nil {
 		return nil, err
 	}

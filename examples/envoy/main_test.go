@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"os/exec"
 	"regexp"
@@ -9,15 +10,16 @@ import (
 	"time"
 )
 
-// The example runs, and every line that it prints gives the answer that it
-// promises.
+// The example runs, every line that it prints gives the answer that it promises, and
+// Envoy logs no error, nor that something in the configuration is deprecated.
 func TestExample(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Fatal("curl is missing: install it with `apt-get install curl`")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	err := run(ctx, func(text string) {
+	var log bytes.Buffer
+	err := run(ctx, &log, func(text string) {
 		defer cancel()
 		lines := regexp.MustCompile(`(?m)^# (\d+): (.*)\n(curl .*)$`).FindAllStringSubmatch(text, -1)
 		if len(lines) < 5 {
@@ -35,6 +37,14 @@ func TestExample(t *testing.T) {
 		}
 	})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v\n%s", err, &log)
+	}
+	if !strings.Contains(log.String(), "bundle in use") {
+		t.Errorf("the log does not say that the bundle is in use:\n%s", &log)
+	}
+	for line := range strings.Lines(log.String()) {
+		if regexp.MustCompile(`\[(error|critical)\]|(?i)deprecated|restricted`).MatchString(line) {
+			t.Errorf("Envoy logs: %s", line)
+		}
 	}
 }
