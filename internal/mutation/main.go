@@ -55,6 +55,15 @@ const (
 	inDisk     = "./caddymodule/disk"
 )
 
+// The filter.
+const (
+	filter       = "wasmfilter/plugin/plugin.go"
+	filterSource = "wasmfilter/plugin/origin.go"
+	filterNames  = "wasmfilter/plugin/names.go"
+	filterLog    = "wasmfilter/plugin/log.go"
+	inFilter     = "./wasmfilter/plugin"
+)
+
 var mutants = []mutant{
 	// 1 transport
 	{"plaintext", verifier, "if !c.TLS && !c.terminated() {", "if false {", tables},
@@ -215,6 +224,22 @@ var mutants = []mutant{
 	{"pack's size", "core/bundle/pack.go", "tail != uint64(size)-p.index {", "tail == 1 {", inCore},
 	{"digest of nothing", record, "case r.Digest == zero:", "case r.Digest == zero && false:", inBundle},
 	{"record's size", record, "if n := r.size(); n > MaxRecord {", "if n := 0; n > MaxRecord {", inBundle},
+
+	// the filter's source
+	{"address of no peer", filter, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inFilter},
+	{"notes found before", filterSource, "if err := m.CheckSuccession(s.found); err != nil {", "if false {\n\t\tvar err error", inFilter},
+	{"notes of the future", filterSource, "s.skew, 0); errors.Is(err, bundle.ErrFuture) {", "s.skew, 0); false {", inFilter},
+	{"clock_skew of notes", filterSource, "m.CheckTime(s.now(), s.skew, 0)", "m.CheckTime(s.now(), bundle.DefaultClockSkew, 0)", inFilter},
+	{"later notes that are shared", filterSource, "err == nil && s.found.CheckSuccession(there) != nil {", "err == nil && s.found.CheckSuccession(there) != nil && false {", inFilter},
+	{"ready without a bundle", filter, "if err := e.verifier.Status(); err != nil {", "if err := e.verifier.Status(); err != nil && false {", inFilter},
+	{"request that ended while it waited", filterSource, "return r == request })", "return r == request && false })", inFilter},
+	{"entity tag after a failure", filterSource, "\t\ts.etag = \"\"\n", "", inFilter},
+	{"refused bundle on every tick", filterSource, "func (s *source) refuse(err error) {\n\ts.retry = s.now().Add(retryInterval)\n", "func (s *source) refuse(err error) {\n", inFilter},
+	{"keys noted as used", "wasmfilter/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || true {", inFilter},
+	{"names of fields", filterNames, "if own == name {", "if strings.EqualFold(own, name) {", inFilter},
+	{"names of fields given twice", filterNames, "n == name || isStruct &&", "false && isStruct &&", inFilter},
+	{"text of a log line", filterLog, "case strconv.IsPrint(r):", "case strconv.IsPrint(r) || r > ' ':", inFilter},
+	{"length of a log line's text", filterLog, "if i >= maxText {", "if i >= maxText && false {", inFilter},
 }
 
 func main() {
