@@ -53,8 +53,8 @@ curl -i http://127.0.0.1:10002/stats/prometheus?filter=keystile
 Ctrl-C ends it.
 `
 
-// run runs the example until ctx ends, with Envoy's log in log, and gives started
-// what there is to try.
+// run runs the example until ctx ends, and gives started what there is to try. log gets
+// what Envoy logs.
 func run(ctx context.Context, log io.Writer, started func(text string)) error {
 	dir, err := filepath.Abs(filepath.Join(envoy.Root(), "var", "envoy"))
 	if err != nil {
@@ -94,7 +94,7 @@ func run(ctx context.Context, log io.Writer, started func(text string)) error {
 	})); err != nil {
 		return err
 	}
-	process, err := start(ctx, log, dir, b.Signers)
+	process, err := start(ctx, dir, b.Signers, log)
 	if err != nil {
 		return err
 	}
@@ -104,6 +104,7 @@ func run(ctx context.Context, log io.Writer, started func(text string)) error {
 	for {
 		select {
 		case <-ctx.Done():
+			<-process // it has logged its last
 			return nil
 		case err := <-process:
 			return fmt.Errorf("envoy ended: %w", err)
@@ -116,7 +117,7 @@ func run(ctx context.Context, log io.Writer, started func(text string)) error {
 }
 
 // start runs Envoy with the configuration beside this file, filled in.
-func start(ctx context.Context, log io.Writer, dir string, signers []string) (<-chan error, error) {
+func start(ctx context.Context, dir string, signers []string, log io.Writer) (<-chan error, error) {
 	binary, err := envoy.Binary()
 	if err != nil {
 		return nil, err

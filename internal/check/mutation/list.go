@@ -52,6 +52,12 @@ const (
 	plugin    = "wasmfilter/internal/plugin/plugin.go"
 	origins   = "wasmfilter/internal/plugin/origin.go"
 	inPlugin  = "./wasmfilter/internal/plugin"
+
+	filter       = "wasmfilter/internal/plugin/plugin.go"
+	filterSource = "wasmfilter/internal/plugin/origin.go"
+	filterNames  = "wasmfilter/internal/plugin/names.go"
+	filterLog    = "wasmfilter/internal/plugin/log.go"
+	inFilter     = "./wasmfilter/internal/plugin"
 )
 
 var mutants = []mutant{
@@ -315,7 +321,6 @@ var mutants = []mutant{
 	{"lock at the start", caddyEdge, " && !errors.Is(e.storeErr, disk.ErrLocked) {\n\t\t\t\terr =", " {\n\t\t\t\terr =", inCaddy},
 	{"whose address", plugin, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inPlugin},
 	{"ready", plugin, `status, body = 503, e.name+": "+err.Error()+"\n"`, `_ = err`, inPlugin},
-	{"names in another case", "wasmfilter/internal/plugin/config.go", "tag == name {", "strings.EqualFold(tag, name) {", inPlugin},
 	{"succession of notes", origins, "if err := m.CheckSuccession(s.found); err != nil {\n\t\treturn err\n\t}", "", inPlugin},
 	{"notes of the future", origins, "m.CheckTime(s.now(), s.skew, 0)", "error(nil)", inPlugin},
 	{"clock_skew of notes", origins, "m.CheckTime(s.now(), s.skew, 0)", "m.CheckTime(s.now(), bundle.DefaultClockSkew, 0)", inPlugin},
@@ -327,5 +332,18 @@ var mutants = []mutant{
 	{"lease too far ahead", origins, "case ahead > 0 && ahead <= longest:", "case ahead > 0:", inPlugin},
 	{"clock set back", origins, "passed < 0 || ", "", inPlugin},
 	{"keys used last", "wasmfilter/internal/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || len(u.seen) >= 0 {", inPlugin},
-	{"log in JSON", "wasmfilter/internal/plugin/log.go", "\tb, _ := json.Marshal(v)", "\tjson.Marshal(v)\n\tb := fmt.Appendf(nil, \"%q\", fmt.Sprint(v))", inPlugin},
+
+	// the filter's source
+	{"address of no peer", filter, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inFilter},
+	{"notes found before", filterSource, "if err := m.CheckSuccession(s.found); err != nil {", "if false {\n\t\tvar err error", inFilter},
+	{"later notes that are shared", filterSource, "err == nil && s.found.CheckSuccession(there) != nil {", "err == nil && s.found.CheckSuccession(there) != nil && false {", inFilter},
+	{"ready without a bundle", filter, "if err := e.verifier.Status(); err != nil {", "if err := e.verifier.Status(); err != nil && false {", inFilter},
+	{"request that ended while it waited", filterSource, "return r == request })", "return r == request && false })", inFilter},
+	{"entity tag after a failure", filterSource, "\t\ts.etag = \"\"\n", "", inFilter},
+	{"refused bundle on every tick", filterSource, "func (s *source) refuse(err error) {\n\ts.failed = s.now()\n", "func (s *source) refuse(err error) {\n", inFilter},
+	{"keys noted as used", "wasmfilter/internal/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || true {", inFilter},
+	{"names of fields", filterNames, "if own == name {", "if strings.EqualFold(own, name) {", inFilter},
+	{"names of fields given twice", filterNames, "n == name || isStruct &&", "false && isStruct &&", inFilter},
+	{"text of a log line", filterLog, "case strconv.IsPrint(r):", "case strconv.IsPrint(r) || r > ' ':", inFilter},
+	{"length of a log line's text", filterLog, "if i >= maxText {", "if i >= maxText && false {", inFilter},
 }

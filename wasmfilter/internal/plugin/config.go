@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/keystile/keystile/core"
@@ -100,8 +101,8 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 // given inline.
 const maxConfig = 8 << 20
 
-// parseConfig reads a configuration. A name that is not exactly a known one, or
-// given twice, is an error.
+// parseConfig reads a configuration. A name that is not known, or given twice, is
+// an error.
 func parseConfig(raw []byte) (*Config, error) {
 	if len(raw) == 0 {
 		return nil, errors.New("the configuration is empty: name a bundle, as in {\"bundles\": {\"shop\": {…}}}")
@@ -112,101 +113,72 @@ func parseConfig(raw []byte) (*Config, error) {
 	if asJSON, ok := structure(raw); ok {
 		raw = asJSON
 	}
+	if err := checkNames(raw, reflect.TypeFor[Config]()); err != nil {
+		return nil, err
+	}
 	c := new(Config)
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(c); err != nil {
 		return nil, fmt.Errorf("the configuration: %w", err)
 	}
-	if dec.More() {
+	if _, err := dec.Token(); err != io.EOF {
 		return nil, errors.New("the configuration: something follows its object")
 	}
-	if err := checkNames(json.NewDecoder(bytes.NewReader(raw)), reflect.TypeFor[Config]()); err != nil {
-		return nil, fmt.Errorf("the configuration: %w", err)
-	}
-	if len(c.Bundles) == 0 {
-		return nil, errors.New("the configuration names no bundle: nothing could be decided")
-	}
-	if c.OtherHosts != "" && c.OtherHosts != refuse && c.OtherHosts != pass {
-		return nil, fmt.Errorf("other_hosts %q: use %s or %s", c.OtherHosts, refuse, pass)
-	}
-	if c.ClientIP != "" && c.ClientIP != peer && c.ClientIP != forwarded {
-		return nil, fmt.Errorf("client_ip %q: use %s or %s", c.ClientIP, peer, forwarded)
-	}
-	if c.ReadyPath != "" && c.ReadyPath[0] != '/' {
-		return nil, fmt.Errorf("ready_path %q: it begins with a slash", c.ReadyPath)
+	if err := c.check(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
-// checkNames refuses, in a value of type t that encoding/json has taken, an object
-// that has one name twice, and a name that is not letter by letter a field's:
-// encoding/json takes the last of several (R58), and names in another case, also
-// where that is outside of ASCII.
-func checkNames(dec *json.Decoder, t reflect.Type) error {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
+func (c *Config) check() error {
+	if len(c.Bundles) == 0 {
+		return errors.New("the configuration names no bundle: nothing could be decided")
 	}
-	open, err := dec.Token()
-	if err != nil || open != json.Delim('{') && open != json.Delim('[') {
-		return err
+	if c.OtherHosts != "" && c.OtherHosts != refuse && c.OtherHosts != pass {
+		return fmt.Errorf("other_hosts %q: use %s or %s", c.OtherHosts, refuse, pass)
 	}
-	var names []string
-	for dec.More() {
-		of := t
-		if open == json.Delim('{') {
-			token, err := dec.Token()
-			if err != nil {
-				return err
-			}
-			name := token.(string) // in an object nothing else stands here
-			if slices.Contains(names, name) {
-				return fmt.Errorf("%q is given twice", name)
-			}
-			names = append(names, name)
-			if t.Kind() == reflect.Struct {
-				var known bool
-				if of, known = fieldType(t, name); !known {
-					return fmt.Errorf("unknown field %q: names are written as they are documented, in lower case", name)
-				}
-			}
-		}
-		if k := of.Kind(); of == t && (k == reflect.Map || k == reflect.Slice) {
-			of = of.Elem()
-		}
-		if err := checkNames(dec, of); err != nil {
-			return err
+	if c.ClientIP != "" && c.ClientIP != peer && c.ClientIP != forwarded {
+		return fmt.Errorf("client_ip %q: use %s or %s", c.ClientIP, peer, forwarded)
+	}
+	if c.ReadyPath != "" && c.ReadyPath[0] != '/' {
+		return fmt.Errorf("ready_path %q: it begins with a slash", c.ReadyPath)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Bundles)) {
+		if err := c.Bundles[name].check(); err != nil {
+			return fmt.Errorf("bundle %q: %w", name, err)
 		}
 	}
-	_, err = dec.Token()
-	return err
+	return nil
 }
 
-// fieldType is the type of the field that has a name in JSON.
-func fieldType(t reflect.Type, name string) (reflect.Type, bool) {
-	for i := range t.NumField() {
-		if tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); tag == name {
-			return t.Field(i).Type, true
-		}
+// check says what keeps a bundle from ever being used, whatever its source serves.
+func (c *BundleConfig) check() error {
+	switch {
+	case c == nil:
+		return errors.New("it is empty: give it a source and a signer")
+	case c.TLSTerminators != nil:
+		return errTerminators
+	case len(c.Signers) == 0:
+		return errors.New("it has no signer: nothing could be believed; `caddy keystile init` prints them")
+	case (c.Inline == "") == (len(c.Origins) == 0):
+		return errors.New("it needs one source: its packed file in base64 as inline, or origins")
 	}
-	return nil, false
+	return nil
 }
 
 // core is the verifier's part of a bundle's configuration.
-func (c *BundleConfig) core() (core.Config, error) {
+func (c *BundleConfig) core() core.Config {
 	out := core.Config{
 		RecordCache: c.RecordCache, NodeCache: c.NodeCache, TokenCache: c.TokenCache,
 		ClockSkew: time.Duration(c.ClockSkew), MaxAge: time.Duration(c.MaxAge),
 		Floor: bundle.Floor{Version: c.MinVersion, PolicyVersion: c.MinPolicyVersion},
 	}
-	if c.TLSTerminators != nil {
-		return out, errTerminators
-	}
 	// One verifier in each worker: less than in a server that has one.
 	out.RecordCache = orDefault(out.RecordCache, 16<<20)
 	out.NodeCache = orDefault(out.NodeCache, 16<<20)
 	out.TokenCache = orDefault(out.TokenCache, 2<<20)
-	return out, nil
+	return out
 }
 
 func orDefault(n, or int64) int64 {
@@ -223,9 +195,6 @@ func (c *BundleConfig) trust(name string) (*bundle.Trust, error) {
 	}
 	if threshold == 0 {
 		threshold = 1
-	}
-	if len(c.Signers) == 0 {
-		return nil, errors.New("it has no signer: nothing could be believed; `caddy keystile init` prints them")
 	}
 	return bundle.NewTrust(name, audience, threshold, c.Signers...)
 }

@@ -36,17 +36,28 @@ func (e *edge) tell(h Host) {
 		status, inForce = err.Error(), 0
 	}
 	e.inForce.Set(inForce)
-	if status == e.status {
+	if status == e.status || e.starting() {
 		return
 	}
 	e.status = status
 	if status != "" {
-		level := Error
-		if e.verifier.Bundle() == nil {
-			level = Warn // every start from an origin begins so
-		}
-		h.Log(level, Line("every request is denied", "bundle", e.name, "error", status))
+		h.Log(Error, Line("every request is denied", "bundle", e.name, "error", status))
 	} else {
 		h.Log(Info, Line("requests are decided", "bundle", e.name))
 	}
+}
+
+// startGrace is how long the first bundle may take before its absence is an error.
+const startGrace = 2 * fetchTimeout
+
+// starting says that the first bundle may still be on its way.
+func (e *edge) starting() bool {
+	if e.source == nil || e.verifier.Bundle() != nil {
+		return false
+	}
+	now := e.source.now()
+	if e.begun.IsZero() {
+		e.begun = now
+	}
+	return now.Sub(e.begun) < startGrace
 }

@@ -98,6 +98,7 @@ func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig, hurry 
 	}
 	s := &source{
 		host: h, name: name, trust: trust, origins: c.Origins, now: time.Now, poll: time.Duration(c.PollInterval), hurry: hurry,
+		skew:     time.Duration(orDefault(int64(c.ClockSkew), int64(bundle.DefaultClockSkew))),
 		compiled: make(map[bundle.Hash][]byte), raw: make(map[bundle.Hash][]byte), fetches: make(map[bundle.Hash]*fetch),
 	}
 	var err error

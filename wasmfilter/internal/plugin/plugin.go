@@ -50,7 +50,8 @@ type edge struct {
 	version  Gauge
 	keys     Gauge
 	inForce  Gauge
-	status   string // logged last
+	status   string    // logged last
+	begun    time.Time // when a bundle was first looked for
 }
 
 // body is what comes behind a request's headers.
@@ -79,11 +80,7 @@ func (p *Plugin) Configure(raw []byte) error {
 	}
 	p.config = c
 	for _, name := range slices.Sorted(maps.Keys(c.Bundles)) {
-		b := c.Bundles[name]
-		if b == nil {
-			return fmt.Errorf("bundle %q is empty: give it a source and a signer", name)
-		}
-		e, err := p.newEdge(name, b)
+		e, err := p.newEdge(name, c.Bundles[name])
 		if err != nil {
 			return fmt.Errorf("bundle %q: %w", name, err)
 		}
@@ -100,15 +97,8 @@ func (p *Plugin) newEdge(name string, c *BundleConfig) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := c.core()
-	if err != nil {
-		return nil, err
-	}
-	if (c.Inline == "") == (len(c.Origins) == 0) {
-		return nil, errors.New("it needs one source: its packed file in base64 as inline, or origins")
-	}
 	e := &edge{name: name, used: newLastUsed(p.host, name)}
-	if e.verifier, err = core.New(config); err != nil {
+	if e.verifier, err = core.New(c.core()); err != nil {
 		return nil, err
 	}
 	e.define(p.host)
@@ -131,8 +121,7 @@ func (e *edge) use(h Host, b *bundle.Bundle) error {
 	if err := e.verifier.Activate(b); err != nil {
 		return err
 	}
-	h.Log(Info, Line("bundle in use", "bundle", e.name, "policy", b.Policy.Name,
-		"version", b.Manifest.Version, "keys", b.Manifest.Keys, "expires", b.Manifest.Expires))
+	h.Log(Info, Line("bundle in use", "bundle", e.name, "policy", b.Policy.Name, "version", b.Manifest.Version, "keys", b.Manifest.Keys, "expires", b.Manifest.Expires))
 	return nil
 }
 
@@ -434,17 +423,20 @@ func (p *Plugin) unavailable() Action {
 
 // log writes one line for a denial, by which support finds a Request-Id.
 func (p *Plugin) log(e *edge, d *core.Decision) {
-	fields := []any{"request_id", d.RequestID, "reason", d.Reason, "status", d.Status, "bundle", e.name}
-	for _, f := range [...][2]string{{"policy", d.Policy()}, {"route", d.Route}, {"required_scope", d.RequiredScope}} {
-		if f[1] != "" {
-			fields = append(fields, f[0], f[1])
+	fields := append(make([]any, 0, 16), "request_id", d.RequestID, "reason", d.Reason, "status", d.Status, "bundle", e.name)
+	add := func(name, value string) {
+		if value != "" {
+			fields = append(fields, name, value)
 		}
 	}
+	add("policy", d.Policy())
+	add("route", d.Route)
+	add("required_scope", d.RequiredScope)
 	if d.Key != nil {
-		fields = append(fields, "key_id", d.Key.ID)
+		add("key_id", d.Key.ID)
 	}
 	if d.Err != nil {
-		fields = append(fields, "error", d.Err)
+		add("error", d.Err.Error())
 	}
 	level := Info
 	if d.Reason >= policy.NoBundle {
