@@ -16,7 +16,7 @@ const handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Ke
 // R5: a WebSocket opens, as what it is and with who asks for it, and without the key.
 func (r *rig) webSocket(t *testing.T) {
 	c := dial(t, r.https, "http/1.1")
-	c.send(r.head("GET", "/wire/switch", "Keystile-Key-Id: forged") + strings.Replace(handshake, "Upgrade\r\n", "Upgrade, Keystile-Key-Id\r\n", 1) + "\r\n")
+	c.send(r.head("GET", "/wire/switch", "Keystile-Key-Id: forged", "X-Note: "+r.key) + strings.Replace(handshake, "Upgrade\r\n", "Upgrade, Keystile-Key-Id\r\n", 1) + "\r\n")
 	response, _ := c.answer()
 	if response.StatusCode != 101 {
 		t.Fatalf("status %d", response.StatusCode)

@@ -51,8 +51,10 @@ const (
 	node       = "core/bundle/node.go"
 	record     = "core/bundle/record.go"
 	state      = "caddymodule/disk/state.go"
+	plugin     = "wasmfilter/plugin/plugin.go"
 	inBundle   = "./core/bundle"
 	inDisk     = "./caddymodule/disk"
+	inPlugin   = "./wasmfilter/plugin"
 )
 
 var mutants = []mutant{
@@ -215,6 +217,20 @@ var mutants = []mutant{
 	{"pack's size", "core/bundle/pack.go", "tail != uint64(size)-p.index {", "tail == 1 {", inCore},
 	{"digest of nothing", record, "case r.Digest == zero:", "case r.Digest == zero && false:", inBundle},
 	{"record's size", record, "if n := r.size(); n > MaxRecord {", "if n := 0; n > MaxRecord {", inBundle},
+
+	// the filter
+	{"filter: TLS", plugin, `if len(p.host.Property("connection", "tls_version")) == 0 {`, "if false {", inPlugin},
+	{"filter: plain HTTP reads nothing", plugin, `if len(p.host.Property("connection", "tls_version")) == 0 {`, `if p.host.RequestHeaders(); len(p.host.Property("connection", "tls_version")) == 0 {`, inPlugin},
+	{"filter: trailer", plugin, "return p.filterTrailers(&b.decision)", "return Continue", inPlugin},
+	{"filter: trailer of a request that waits", plugin, "b.trailers = true", "b.trailers = false", inPlugin},
+	{"filter: trailer of a request that waited", plugin, "if b.trailers && action == Continue {", "if false {", inPlugin},
+	{"filter: trailer of nobody's request", plugin, "return p.unavailable() // nothing was said to follow", "return Continue", inPlugin},
+	{"filter: trailer for another host", plugin, "case b.passed:", "case false:", inPlugin},
+	{"filter: line of several goes", plugin, "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to := l.Value; l.Name == name {", inPlugin},
+	{"filter: lines of several stay", plugin, "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to, ok := becomes(name, l.Value); ok && false {", inPlugin},
+	{"filter: WebSocket by HTTP/1.1 alone", plugin, `r.HTTP11 = string(p.host.Property("request", "protocol")) == "HTTP/1.1"`, "r.HTTP11 = true", inPlugin},
+	{"filter: body of a WebSocket", "wasmfilter/plugin/headers.go", `r.Body = r.Body || l.Value != "0"`, "", inPlugin},
+	{"filter: who ends TLS", "wasmfilter/plugin/config.go", "if c.TLSTerminators != nil {", "if false {", inPlugin},
 }
 
 func main() {
