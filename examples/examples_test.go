@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"maps"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +22,7 @@ import (
 	_ "github.com/keystile/keystile/caddymodule" // what the Caddyfiles name
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/testing/envoy"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -97,6 +100,63 @@ func TestKubernetes(t *testing.T) {
 			t.Errorf("%s: the schema lets anything pass", file)
 		}
 	}
+}
+
+// The listeners for plain HTTP of Envoy and of Istio have the settings that the tests
+// of the filter show to be needed.
+func TestPlainListeners(t *testing.T) {
+	needed := managers(t, envoy.Listener("", "127.0.0.1:0", "", nil, nil, nil))[0]
+	for file, at := range map[string]int{"envoy/envoy.yaml": 1, "istio/envoyfilter.yaml": 0} {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var config any
+		if err := yaml.Unmarshal(raw, &config); err != nil {
+			t.Fatal(err)
+		}
+		all := managers(t, config)
+		for _, name := range []string{"common_http_protocol_options", "http_protocol_options", "upgrade_configs", "proxy_100_continue"} {
+			if got := all[at][name]; !reflect.DeepEqual(got, needed[name]) {
+				t.Errorf("%s: %s is %v, not %v", file, name, got, needed[name])
+			}
+		}
+		if limit := all[1-at]["common_http_protocol_options"].(map[string]any)["max_stream_duration"]; limit != "900s" {
+			t.Errorf("%s: what is under way by HTTPS ends after %v", file, limit)
+		}
+	}
+}
+
+// managers are the connection managers in a configuration, in order.
+func managers(t *testing.T, config any) (all []map[string]any) {
+	t.Helper()
+	raw, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk func(any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, e := range v {
+				walk(e)
+			}
+		case map[string]any:
+			if name, _ := v["@type"].(string); strings.HasSuffix(name, ".HttpConnectionManager") {
+				all = append(all, v)
+				return
+			}
+			for _, name := range slices.Sorted(maps.Keys(v)) {
+				walk(v[name])
+			}
+		}
+	}
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		t.Fatal(err)
+	}
+	walk(v)
+	return all
 }
 
 // What the example lets the filter do is what it can do: no call more, none less but

@@ -158,6 +158,8 @@ type options struct {
 	routes   []envoy.Object     // in place of one to the upstream
 	hcm      func(envoy.Object) // of the connection manager
 	filters  []envoy.Object     // behind the filter
+	// listeners are more of them, with the certificates in dir.
+	listeners func(dir string, routes, filters []envoy.Object) []envoy.Object
 }
 
 func (e *edge) config(plugin any, o options) envoy.Object {
@@ -187,13 +189,17 @@ func (e *edge) config(plugin any, o options) envoy.Object {
 	if routes == nil {
 		routes = envoy.To("upstream")
 	}
+	listeners := []envoy.Object{
+		envoy.Listener("https", e.https, dir, routes, filters, o.hcm), envoy.Listener("http", e.http, "", routes, filters, o.hcm),
+	}
+	if o.listeners != nil {
+		listeners = append(listeners, o.listeners(dir, routes, filters)...)
+	}
 	return envoy.Object{
 		"admin": envoy.Object{"address": envoy.Socket(e.admin)},
 		"static_resources": envoy.Object{
-			"listeners": []envoy.Object{
-				envoy.Listener("https", e.https, dir, routes, filters, o.hcm), envoy.Listener("http", e.http, "", routes, filters, o.hcm),
-			},
-			"clusters": append([]envoy.Object{envoy.Cluster("upstream", e.upstream.Listener.Addr().String())}, o.clusters...),
+			"listeners": listeners,
+			"clusters":  append([]envoy.Object{envoy.Cluster("upstream", e.upstream.Listener.Addr().String())}, o.clusters...),
 		},
 	}
 }
@@ -307,6 +313,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		"unknown field": {with(func(b envoy.Object) { b["fail_open"] = true }), "unknown field"},
 		"stranger":      {with(func(b envoy.Object) { b["signers"] = newAPI(t, "other", "x.test").Signers }), "none of the trusted keys has signed it"},
 		"given twice":   {`{"bundles": {}, "Bundles": {}}`, "given twice"},
+		"who ends TLS":  {with(func(b envoy.Object) { b["tls_terminators"] = []string{"10.0.0.5"} }), "let the proxy in front speak TLS to Envoy"},
 	} {
 		e := newEdge(t)
 		process, err := envoy.Start(t.TempDir(), e.config(tt.plugin, options{}), 1, e.https, nil)

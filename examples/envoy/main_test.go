@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
+	"net"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -35,6 +37,7 @@ func TestExample(t *testing.T) {
 				t.Errorf("the API was not told:\n%s", answer)
 			}
 		}
+		plain(t)
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &log)
@@ -45,6 +48,35 @@ func TestExample(t *testing.T) {
 	for line := range strings.Lines(log.String()) {
 		if regexp.MustCompile(`\[(error|critical)\]|(?i)deprecated|restricted`).MatchString(line) {
 			t.Errorf("Envoy logs: %s", line)
+		}
+	}
+}
+
+// plain says that the listener for plain HTTP gives everything one answer, and closes
+// the connection.
+func plain(t *testing.T) {
+	const host = " HTTP/1.1\r\nHost: api.localhost:10443\r\n"
+	want := ""
+	for _, request := range []string{
+		"GET /x" + host + "\r\n",
+		"GET /x" + host + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+		"POST /x" + host + "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+		"CONNECT api.localhost:10443" + host + "\r\n",
+	} {
+		conn, err := net.Dial("tcp", "127.0.0.1:10080")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		io.WriteString(conn, request)
+		raw, err := io.ReadAll(conn)
+		got := regexp.MustCompile(`(?m)^(date|request-id): .*\n`).ReplaceAllString(string(raw), "")
+		if want == "" {
+			want = got
+		}
+		if err != nil || got != want || !strings.Contains(got, "\r\nconnection: close\r\n") {
+			t.Errorf("%.30q: %v %q", request, err, got)
 		}
 	}
 }

@@ -346,4 +346,18 @@ var mutants = []mutant{
 	{"names of fields given twice", filterNames, "n == name || isStruct &&", "false && isStruct &&", inFilter},
 	{"text of a log line", filterLog, "case strconv.IsPrint(r):", "case strconv.IsPrint(r) || r > ' ':", inFilter},
 	{"length of a log line's text", filterLog, "if i >= maxText {", "if i >= maxText && false {", inFilter},
+
+	// the filter
+	{"filter: TLS", plugin, `if len(p.host.Property("connection", "tls_version")) == 0 {`, "if false {", inPlugin},
+	{"filter: plain HTTP reads nothing", plugin, `if len(p.host.Property("connection", "tls_version")) == 0 {`, `if p.host.RequestHeaders(); len(p.host.Property("connection", "tls_version")) == 0 {`, inPlugin},
+	{"filter: trailer", plugin, "return p.filterTrailers(&b.decision)", "return Continue", inPlugin},
+	{"filter: trailer of a request that waits", plugin, "b.trailers = true", "b.trailers = false", inPlugin},
+	{"filter: trailer of a request that waited", plugin, "if b.trailers && action == Continue {", "if false {", inPlugin},
+	{"filter: trailer of nobody's request", plugin, "return p.unavailable() // nothing was said to follow", "return Continue", inPlugin},
+	{"filter: trailer for another host", plugin, "case b.passed:", "case false:", inPlugin},
+	{"filter: line of several goes", plugin, "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to := l.Value; l.Name == name {", inPlugin},
+	{"filter: lines of several stay", plugin, "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to, ok := becomes(name, l.Value); ok && false {", inPlugin},
+	{"filter: WebSocket by HTTP/1.1 alone", plugin, `r.HTTP11 = string(p.host.Property("request", "protocol")) == "HTTP/1.1"`, "r.HTTP11 = true", inPlugin},
+	{"filter: body of a WebSocket", "wasmfilter/internal/plugin/headers.go", `r.Body = r.Body || l.Value != "0"`, "", inPlugin},
+	{"filter: who ends TLS", "wasmfilter/internal/plugin/config.go", "case c.TLSTerminators != nil:", "case false:", inPlugin},
 }

@@ -81,30 +81,23 @@ func Router() Object {
 }
 
 // Listener listens at an address. With certificates, a folder with cert.pem and
-// key.pem, it does so by TLS. Routes are tried in turn; hcm changes the connection
-// manager's configuration.
+// key.pem, it does so by TLS; without, it is one for plain HTTP. Routes are tried in
+// turn; hcm changes the connection manager's configuration.
 func Listener(name, address, certificates string, routes []Object, filters []Object, hcm func(Object)) Object {
-	manager := Object{
-		"@type":       "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-		"stat_prefix": name, "codec_type": "AUTO", "use_remote_address": true,
-		"http_protocol_options": Object{"allow_absolute_url": false},
-		"route_config":          Object{"virtual_hosts": []Object{{"name": "all", "domains": []string{"*"}, "routes": routes}}},
-		"http_filters":          filters,
+	manager := manager(name, routes, filters)
+	if certificates == "" {
+		plain(manager)
 	}
 	if hcm != nil {
 		hcm(manager)
 	}
-	chain := Object{"filters": []Object{{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}}}
+	chain := Object{"filters": []Object{connectionManager(manager)}}
 	if certificates != "" {
+		context := serverTLS(certificates)
+		context["alpn_protocols"] = []string{"h2", "http/1.1"}
 		chain["transport_socket"] = Object{"name": "envoy.transport_sockets.tls", "typed_config": Object{
-			"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-			"common_tls_context": Object{
-				"alpn_protocols": []string{"h2", "http/1.1"},
-				"tls_certificates": []Object{{
-					"certificate_chain": Object{"filename": filepath.Join(certificates, "cert.pem")},
-					"private_key":       Object{"filename": filepath.Join(certificates, "key.pem")},
-				}},
-			},
+			"@type":              "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+			"common_tls_context": context,
 		}}
 	}
 	return Object{
@@ -114,6 +107,55 @@ func Listener(name, address, certificates string, routes []Object, filters []Obj
 			"typed_config": Object{"@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
 		}},
 	}
+}
+
+// QUIC is [Listener] for HTTP/3, at a UDP address.
+func QUIC(name, address, certificates string, routes []Object, filters []Object) Object {
+	manager := manager(name, routes, filters)
+	manager["codec_type"], manager["http3_protocol_options"] = "HTTP3", Object{}
+	socket := Socket(address)
+	socket["socket_address"].(Object)["protocol"] = "UDP"
+	return Object{
+		"name": name, "address": socket, "udp_listener_config": Object{"quic_options": Object{}},
+		"filter_chains": []Object{{
+			"filters": []Object{connectionManager(manager)},
+			"transport_socket": Object{"name": "envoy.transport_sockets.quic", "typed_config": Object{
+				"@type":                  "type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport",
+				"downstream_tls_context": Object{"common_tls_context": serverTLS(certificates)},
+			}},
+		}},
+	}
+}
+
+func manager(name string, routes, filters []Object) Object {
+	return Object{
+		"@type":       "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+		"stat_prefix": name, "codec_type": "AUTO", "use_remote_address": true,
+		"http_protocol_options": Object{"allow_absolute_url": false},
+		"route_config":          Object{"virtual_hosts": []Object{{"name": "all", "domains": []string{"*"}, "routes": routes}}},
+		"http_filters":          filters,
+	}
+}
+
+// plain is what a listener for plain HTTP needs so that the filter answers whatever
+// is sent, and the connection is closed behind its answer: by itself Envoy refuses
+// upgrades and CONNECT, and invites a body, before the filter is asked.
+func plain(manager Object) {
+	manager["common_http_protocol_options"] = Object{"max_requests_per_connection": 1}
+	manager["http_protocol_options"].(Object)["ignore_http_11_upgrade"] = []Object{{"safe_regex": Object{"regex": ".*"}}}
+	manager["upgrade_configs"] = []Object{{"upgrade_type": "CONNECT"}}
+	manager["proxy_100_continue"] = true
+}
+
+func connectionManager(manager Object) Object {
+	return Object{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+}
+
+func serverTLS(certificates string) Object {
+	return Object{"tls_certificates": []Object{{
+		"certificate_chain": Object{"filename": filepath.Join(certificates, "cert.pem")},
+		"private_key":       Object{"filename": filepath.Join(certificates, "key.pem")},
+	}}}
 }
 
 // To routes everything to a cluster.

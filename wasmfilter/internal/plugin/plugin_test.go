@@ -640,3 +640,120 @@ func TestLastUsed(t *testing.T) {
 		t.Error("one that was used long ago took the place of another")
 	}
 }
+
+// trailer is one of which only the last line may go on.
+func trailer(key string) []core.Header {
+	return []core.Header{
+		{Name: "keystile-key-id", Value: "forged"}, {Name: "x~http~method", Value: "DELETE"}, {Name: "authorization", Value: "Bearer " + key},
+		{Name: "x-note", Value: "it is " + key}, {Name: "x-note", Value: "kept"}, {Name: "x-sum", Value: "kept"},
+	}
+}
+
+// R30: of a trailer nothing goes on that means something to the edge, nor the API key,
+// while other lines do, those of the key's name too.
+func TestTrailers(t *testing.T) {
+	b, key := shop(t)
+	f := newFake(newShared())
+	p := New(f)
+	if err := p.Configure(configuration(t, inline(t, b), map[string]any{"other_hosts": "pass"})); err != nil {
+		t.Fatal(err)
+	}
+	f.request("POST", "https://api.test/x", "authorization: Bearer "+key)
+	if p.Request(1, true) != Continue {
+		t.Fatalf("a good key: %d %s", f.status, f.body)
+	}
+	f.removed, f.added, f.trailers = nil, nil, trailer(key)
+	if action := p.Trailers(1); action != Continue {
+		t.Errorf("action %d", action)
+	}
+	checkTrailer(t, f)
+	p.Done(1)
+	if p.Trailers(1) != Stop || f.status != 503 {
+		t.Errorf("a trailer of nobody's request: %d", f.status)
+	}
+	f.request("POST", "https://other.test/x")
+	f.trailers = trailer(key)
+	if p.Request(2, true) != Continue || p.Trailers(2) != Continue || len(f.removed) != 0 {
+		t.Errorf("a trailer for another host: %d, removed %q", f.status, f.removed)
+	}
+}
+
+func checkTrailer(t *testing.T, f *fake) {
+	t.Helper()
+	removed := []string{"trailer keystile-key-id", "trailer x~http~method", "trailer authorization", "trailer x-note"}
+	if !slices.Equal(f.removed, removed) || !slices.Equal(f.added, []string{"trailer x-note: kept"}) {
+		t.Errorf("removed %q, added %q", f.removed, f.added)
+	}
+}
+
+// R30: the same of a request that waited, whether its trailer came before the node or
+// behind it.
+func TestTrailersOfWaiting(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		b, key := shop(t)
+		w := newWorker(t, newShared(), b)
+		w.settle(t, b.Directory)
+		w.fake.request("POST", "https://api.test/x", "authorization: Bearer "+key)
+		w.fake.trailers = trailer(key)
+		if w.Request(7, true) != Wait {
+			t.Fatal("it does not wait")
+		}
+		if before && w.Trailers(7) != Wait {
+			t.Error("the trailer does not wait")
+		}
+		w.settle(t, b.Directory)
+		if !slices.Equal(w.resumed, []uint32{7}) {
+			t.Fatalf("resumed %v, %d %s", w.resumed, w.status, w.body)
+		}
+		if !before && w.Trailers(7) != Continue {
+			t.Errorf("the trailer does not go on: %d", w.status)
+		}
+		w.fake.removed = slices.DeleteFunc(w.fake.removed, func(name string) bool { return !strings.HasPrefix(name, "trailer ") })
+		checkTrailer(t, w.fake)
+	}
+}
+
+// R32: of several lines of one name only those go that hold the API key.
+func TestKeyElsewhere(t *testing.T) {
+	b, key := shop(t)
+	f := newFake(newShared())
+	p := New(f)
+	if err := p.Configure(configuration(t, inline(t, b), nil)); err != nil {
+		t.Fatal(err)
+	}
+	f.request("GET", "https://api.test/x", "authorization: Bearer "+key, "x-note: first", "x-note: "+key, "x-note: last", "x-other: kept")
+	if p.Request(1, false) != Continue {
+		t.Fatalf("a good key: %d %s", f.status, f.body)
+	}
+	if !slices.Equal(f.removed, []string{"authorization", "x-note"}) || !slices.Equal(f.added, []string{"x-note: first", "x-note: last"}) {
+		t.Errorf("removed %q, added %q", f.removed, f.added)
+	}
+}
+
+// R5: a WebSocket opens by HTTP/1.1 alone; Envoy shows extended CONNECT of later
+// versions in the same form.
+func TestWebSocket(t *testing.T) {
+	b, key := shop(t)
+	f := newFake(newShared())
+	p := New(f)
+	if err := p.Configure(configuration(t, inline(t, b), nil)); err != nil {
+		t.Fatal(err)
+	}
+	for protocol, want := range map[string]Action{"HTTP/1.1": Continue, "HTTP/1.0": Stop, "HTTP/2": Stop, "HTTP/3": Stop, "": Stop} {
+		f.request("GET", "https://api.test/x", "authorization: Bearer "+key, "connection: upgrade, keystile-kind", "upgrade: websocket", "sec-websocket-key: x", "sec-websocket-version: 13")
+		f.properties["request.protocol"] = protocol
+		if action := p.Request(1, false); action != want || want == Stop && f.status != 400 {
+			t.Errorf("%q: action %d, status %d", protocol, action, f.status)
+		}
+		if want == Continue && (!slices.Equal(f.removed, []string{"authorization", "connection"}) || !slices.Equal(f.added, []string{"connection: upgrade"})) {
+			t.Errorf("removed %q, added %q", f.removed, f.added)
+		}
+	}
+	for line, want := range map[string]Action{"content-length: 0": Continue, "content-length: 4": Stop, "transfer-encoding: chunked": Stop} {
+		f.request("GET", "https://api.test/x", "authorization: Bearer "+key, "upgrade: websocket", "sec-websocket-key: x", "sec-websocket-version: 13", line)
+		f.properties["request.protocol"] = "HTTP/1.1"
+		if action := p.Request(1, false); action != want {
+			t.Errorf("%s: action %d, status %d", line, action, f.status)
+		}
+	}
+}
