@@ -33,6 +33,7 @@ var differences = []difference{
 	{"Upgrade: websocket in a list", "`malformed`", "refused (403)", "WebSocket in a list"},
 	{"an empty second line of Upgrade", "`malformed`", "removed before: a WebSocket", "WebSocket and an empty line"},
 	{"a WebSocket's handshake in chunks", "`malformed`", "a WebSocket, and the chunks are what is said first", "WebSocket in chunks"},
+	{"the same, where the upstream wants no WebSocket", "`malformed`", "goes on as a request, and nothing of the chunks does", "WebSocket in chunks that the upstream does not want"},
 	{"an upstream that answers 101 unasked", "200 without a body", "101, and then nothing", "101 that nobody asked for"},
 	{"Host beside another :authority", "refused", "removed before", "h2 another Host beside"},
 }

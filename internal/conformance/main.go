@@ -37,7 +37,7 @@ func main() {
 	verbose := flag.Bool("v", false, "print every row")
 	flag.Parse()
 	if *probing {
-		passed, failed, err := runProbes(*verbose)
+		passed, failed, err := runProbes(*policyName, *verbose)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "conformance:", err)
 		}

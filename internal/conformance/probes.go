@@ -146,6 +146,7 @@ var ofUpgrade = []probe{
 	{name: "WebSocket in chunks", raw: get + shake + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", want: malformed, envoy: &upgraded},
 	{name: "WebSocket that the upstream does not want", raw: changed(get, "PATH", "PATH?refuse") + shake + "\r\n", want: fate{reason: "ok", target: "PATH?refuse"}},
 	{name: "WebSocket that the upstream does not want, and a request behind", raw: changed(get, "PATH", "PATH?refuse") + shake + "\r\n" + behind, want: fate{reason: "ok", target: "PATH?refuse"}},
+	{name: "WebSocket in chunks that the upstream does not want", raw: changed(get, "PATH", "PATH?refuse") + shake + "Transfer-Encoding: chunked\r\n\r\n" + behind, want: malformed, envoy: &fate{reason: "ok", target: "PATH?refuse"}},
 	{name: "h2c", raw: get + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", want: goesOn},
 	{name: "TLS", raw: get + "Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n\r\n", want: goesOn, envoy: &refused},
 	{name: "an upgrade that Connection does not name", raw: get + "Upgrade: h2c\r\n\r\n", want: goesOn},
