@@ -192,7 +192,7 @@ var mutants = []mutant{
 	{"Connection's option Upgrade of a WebSocket", field, "if keepUpgrade {", "if false {", inPolicy},
 	{"WebSocket goes on", forward, "c.decision.webSocket = named", "c.decision.webSocket = false", tables},
 	{"WebSocket in one line", forward, "upgrades > 1 || ", "", tables},
-	{"WebSocket alone", forward, "!alone || ", "", tables},
+	{"WebSocket alone", forward, "alone = ascii.EqualFold(l.Value, webSocket)", "alone = true", tables},
 	{"WebSocket with a version", forward, `protocol, _, _ := strings.Cut(option, "/")`, "protocol := option", tables},
 	{"WebSocket in capitals", forward, `ascii.EqualFold(strings.Trim(protocol, " \t"), webSocket)`, `strings.Trim(protocol, " \t") == webSocket`, tables},
 	{"WebSocket by HTTP/1.1", forward, "return c.HTTP11 && ", "return ", tables},
