@@ -105,6 +105,7 @@ func (s *server) envoyConfig(f *table.Fixture, module string) (envoy.Object, err
 func manage(hcm envoy.Object) {
 	hcm["xff_num_trusted_hops"] = 1
 	hcm["http_protocol_options"] = envoy.Object{"allow_absolute_url": false, "enable_trailers": true}
+	hcm["delayed_close_timeout"] = "0.05s" // a refused connection is waited for
 	hcm["upgrade_configs"] = []envoy.Object{{"upgrade_type": "websocket"}}
 }
 

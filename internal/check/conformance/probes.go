@@ -1,292 +1,220 @@
 package main
 
-import (
-	"bufio"
-	"bytes"
-	"crypto/tls"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
-	"strings"
-	"time"
+import "strings"
 
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-
-	"github.com/keystile/keystile/policies"
-	"github.com/keystile/keystile/policies/table"
+const (
+	get   = "GET PATH HTTP/1.1\r\nHost: HOST\r\nLINE"
+	post  = "POST PATH HTTP/1.1\r\nHost: HOST\r\nLINE"
+	shake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+	// behind is a request that nobody decides on, if it can hide behind another.
+	behind = "GET /behind HTTP/1.1\r\nHost: HOST\r\nKeystile-Key-Id: evil\r\n\r\n"
 )
 
-// probe is a request as no client would send it, byte by byte, or as the fields of
-// HTTP/2. "KEY" in it stands for a good key.
-type probe struct {
-	name   string
-	raw    string      // HTTP/1
-	fields [][2]string // HTTP/2
-	plain  bool        // without TLS
+var (
+	goesOn    = fate{reason: "ok"}
+	asPost    = fate{reason: "ok", method: "POST"}
+	upgraded  = fate{reason: "ok", status: 101}
+	refused   = fate{}
+	malformed = fate{reason: "malformed"}
+	multiple  = fate{reason: "multiple"}
+	badFormat = fate{reason: "bad_format"}
+	missing   = fate{reason: "missing"}
+	plaintext = fate{reason: "plaintext"}
+	elsewhere = fate{reason: "misdirected"}
+)
+
+// changed is text with one part replaced.
+func changed(text, from, to string) string { return strings.Replace(text, from, to, 1) }
+
+// h2 is a request by HTTP/2 with more fields.
+func h2(more ...string) [][2]string {
+	return append([][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "HOST"}, {":path", "PATH"}, {"LINE", "VALUE"}}, pairs(more)...)
 }
 
-const good = "GET /v1/payments HTTP/1.1\r\nHost: api.vinr.com\r\nX-Api-Key: KEY\r\n"
-
-func h2(fields ...string) [][2]string {
-	var out [][2]string
-	for _, f := range fields {
-		i := strings.Index(f[1:], ": ") + 1
-		out = append(out, [2]string{f[:i], f[i+2:]})
+func pairs(list []string) (out [][2]string) {
+	for i := 0; i+1 < len(list); i += 2 {
+		out = append(out, [2]string{list[i], list[i+1]})
 	}
 	return out
 }
 
-var probes = []probe{
-	{name: "good", raw: good + "\r\n"},
-	{name: "Host twice, the same", raw: good + "Host: api.vinr.com\r\n\r\n"},
-	{name: "Host twice, another", raw: good + "Host: sandbox.api.vinr.com\r\n\r\n"},
-	{name: "no Host", raw: "GET /v1/payments HTTP/1.1\r\nX-Api-Key: KEY\r\n\r\n"},
-	{name: "empty Host", raw: "GET /v1/payments HTTP/1.1\r\nHost:\r\nX-Api-Key: KEY\r\n\r\n"},
-	{name: "Host with userinfo", raw: strings.Replace(good, "api.vinr.com", "x@api.vinr.com", 1) + "\r\n"},
-	{name: "absolute form", raw: strings.Replace(good, "GET /", "GET https://api.vinr.com/", 1) + "\r\n"},
-	{name: "absolute form of plain HTTP", raw: strings.Replace(good, "GET /", "GET http://api.vinr.com/", 1) + "\r\n"},
-	{name: "absolute form of another host", raw: strings.Replace(good, "GET /", "GET https://sandbox.api.vinr.com/", 1) + "\r\n"},
-	{name: "absolute form with another Host", raw: "GET https://api.vinr.com/v1/payments HTTP/1.1\r\nHost: evil.example\r\nX-Api-Key: KEY\r\n\r\n"},
-	{name: "two keys", raw: good + "X-Api-Key: KEY\r\n\r\n"},
-	{name: "two keys in one line", raw: strings.Replace(good, "KEY", "KEY,KEY", 1) + "\r\n"},
-	{name: "two sources", raw: good + "Authorization: Bearer KEY\r\n\r\n"},
-	{name: "key in an alias beside", raw: good + "X_Api_Key: KEY\r\n\r\n"},
-	{name: "key in an alias alone", raw: strings.Replace(good, "X-Api-Key", "X_Api_Key", 1) + "\r\n"},
-	{name: "spaces around the key", raw: strings.Replace(good, "KEY", "  KEY  ", 1) + "\r\n"},
-	{name: "tab before the key", raw: strings.Replace(good, ": KEY", ":\tKEY", 1) + "\r\n"},
-	{name: "folded key", raw: strings.Replace(good, ": KEY", ":\r\n KEY", 1) + "\r\n"},
-	{name: "folded behind the key", raw: strings.Replace(good, "KEY\r\n", "KEY\r\n x\r\n", 1) + "\r\n"},
-	{name: "key and obs-text", raw: strings.Replace(good, "KEY", "KEY\xe9", 1) + "\r\n"},
-	{name: "key and NUL", raw: strings.Replace(good, "KEY", "KEY\x00", 1) + "\r\n"},
-	{name: "space before the colon", raw: strings.Replace(good, "X-Api-Key:", "X-Api-Key :", 1) + "\r\n"},
-	{name: "bare line ends", raw: strings.ReplaceAll(good+"\r\n", "\r\n", "\n")},
-	{name: "bare CR", raw: strings.Replace(good, "KEY", "KEY\rX: y", 1) + "\r\n"},
-	{name: "length and chunks", raw: strings.Replace(good, "GET", "POST", 1) + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
-	{name: "two lengths", raw: strings.Replace(good, "GET", "POST", 1) + "Content-Length: 0\r\nContent-Length: 5\r\n\r\n"},
-	{name: "signed length", raw: strings.Replace(good, "GET", "POST", 1) + "Content-Length: +0\r\n\r\n"},
-	{name: "chunks twice", raw: strings.Replace(good, "GET", "POST", 1) + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
-	{name: "another encoding", raw: strings.Replace(good, "GET", "POST", 1) + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"},
-	{name: "HTTP/1.0", raw: strings.Replace(good, "HTTP/1.1", "HTTP/1.0", 1) + "\r\n"},
-	{name: "HTTP/1.9", raw: strings.Replace(good, "HTTP/1.1", "HTTP/1.9", 1) + "\r\n"},
-	{name: "HTTP/3.0", raw: strings.Replace(good, "HTTP/1.1", "HTTP/3.0", 1) + "\r\n"},
-	{name: "HTTP/0.9", raw: "GET /v1/payments\r\n\r\n"},
-	{name: "no path", raw: strings.Replace(good, "GET /v1/payments", "GET ", 1) + "\r\n"},
-	{name: "asterisk", raw: strings.Replace(good, "/v1/payments", "*", 1) + "\r\n"},
-	{name: "OPTIONS of all", raw: strings.Replace(good, "GET /v1/payments", "OPTIONS *", 1) + "\r\n"},
-	{name: "two spaces before the path", raw: strings.Replace(good, "GET ", "GET  ", 1) + "\r\n"},
-	{name: "space in the path", raw: strings.Replace(good, "/v1/payments", "/v1/pay ments", 1) + "\r\n"},
-	{name: "path without a slash", raw: strings.Replace(good, "/v1/payments", "v1/payments", 1) + "\r\n"},
-	{name: "fragment", raw: strings.Replace(good, "/v1/payments", "/v1/payments#x", 1) + "\r\n"},
-	{name: "dot segments", raw: strings.Replace(good, "/v1/payments", "/v1/x/../payments", 1) + "\r\n"},
-	{name: "escaped slash", raw: strings.Replace(good, "/v1/payments", "/v1%2fpayments", 1) + "\r\n"},
-	{name: "authority form", raw: strings.Replace(good, "GET /v1/payments", "CONNECT api.vinr.com:443", 1) + "\r\n"},
-	{name: "WebSocket", raw: good + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"},
-	{name: "WebSocket without a key", raw: strings.Replace(good, "X-Api-Key: KEY\r\n", "", 1) + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"},
-	{name: "h2c without a key", raw: strings.Replace(good, "X-Api-Key: KEY\r\n", "", 1) + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"},
-	{name: "identity by Connection", raw: good + "Connection: close, Keystile-Key-Id\r\nKeystile-Key-Id: admin\r\n\r\n"},
-	{name: "key in a trailer", raw: "POST /v1/payments HTTP/1.1\r\nHost: api.vinr.com\r\nTransfer-Encoding: chunked\r\nTrailer: X-Api-Key\r\n\r\n0\r\nX-Api-Key: KEY\r\n\r\n"},
-	{name: "override of the method", raw: good + "X-HTTP-Method-Override: DELETE\r\n\r\n"},
-	{name: "original URL", raw: good + "X-Original-URL: /v1/api_keys\r\nX-Rewrite-URL: /v1/api_keys\r\nX-Envoy-Original-Path: /v1/api_keys\r\n\r\n"},
-	{name: "a long line", raw: good + "X-Long: " + strings.Repeat("x", 200_000) + "\r\n\r\n"},
-	{name: "many lines", raw: good + strings.Repeat("X-Many: x\r\n", 300) + "\r\n"},
+var probes = concat(ofTarget, ofLines, ofFraming, ofUpgrade, ofHTTP2, ofSeparators())
 
-	{name: "plain HTTP", plain: true, raw: good + "\r\n"},
-	{name: "plain HTTP that says it is not", plain: true, raw: good + "X-Forwarded-Proto: https\r\nForwarded: proto=https\r\n\r\n"},
-	{name: "plain HTTP in absolute form", plain: true, raw: strings.Replace(good, "GET /", "GET https://api.vinr.com/", 1) + "X-Forwarded-Proto: https\r\n\r\n"},
-	{name: "plain HTTP without a key", plain: true, raw: strings.Replace(good, "X-Api-Key: KEY\r\n", "", 1) + "\r\n"},
-
-	{name: "h2 good", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", "x-api-key: KEY")},
-	{name: "h2 scheme of plain HTTP", fields: h2(":method: GET", ":scheme: http", ":authority: api.vinr.com", ":path: /v1/payments", "x-api-key: KEY")},
-	{name: "h2 two keys", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", "x-api-key: KEY", "x-api-key: KEY")},
-	{name: "h2 Host alone", fields: h2(":method: GET", ":scheme: https", ":path: /v1/payments", "host: api.vinr.com", "x-api-key: KEY")},
-	{name: "h2 two authorities", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":authority: sandbox.api.vinr.com", ":path: /v1/payments", "x-api-key: KEY")},
-	{name: "h2 two paths", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", ":path: /v1/refunds", "x-api-key: KEY")},
-	{name: "h2 pseudo-header behind", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", "x-api-key: KEY", ":path: /v1/payments")},
-	{name: "h2 unknown pseudo-header", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", ":x: y", "x-api-key: KEY")},
-	{name: "h2 upper case", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", "X-Api-Key: KEY")},
-	{name: "h2 no path", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", "x-api-key: KEY")},
-	{name: "h2 empty path", fields: [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "api.vinr.com"}, {":path", ""}, {"x-api-key", "KEY"}}},
-	{name: "h2 asterisk", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: *", "x-api-key: KEY")},
-	{name: "h2 Connection", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", "connection: close", "x-api-key: KEY")},
-	{name: "h2 chunks", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", "transfer-encoding: chunked", "x-api-key: KEY")},
-	{name: "h2 CONNECT", fields: h2(":method: CONNECT", ":authority: api.vinr.com:443", "x-api-key: KEY")},
-	{name: "h2 extended CONNECT", fields: h2(":method: CONNECT", ":protocol: websocket", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", "x-api-key: KEY")},
-	{name: "h2 spaces around the key", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", "x-api-key:  KEY ")},
-	{name: "h2 line end in the key", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", "x-api-key: KEY\r\nx: y")},
-	{name: "h2 method that is a request", fields: h2(":method: GET /x HTTP/1.1", ":scheme: https", ":authority: api.vinr.com", ":path: /v1/payments", "x-api-key: KEY")},
-	{name: "h2 absolute form", fields: h2(":method: GET", ":scheme: https", ":authority: api.vinr.com", ":path: https://api.vinr.com/v1/payments", "x-api-key: KEY")},
+func concat(lists ...[]probe) (all []probe) {
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	return all
 }
 
-// outcome is what became of a probe.
-type outcome struct {
-	status  int    // 0 where the connection was closed
-	reason  string // Keystile's, or "" where the server's parser answered
-	reached string // what the upstream got, or ""
+// ofTarget are about the request line and Host.
+var ofTarget = []probe{
+	{name: "good", raw: get + "\r\n", want: goesOn},
+	{name: "Host twice, the same", raw: get + "Host: HOST\r\n\r\n", want: malformed, parser: true},
+	{name: "Host twice, another", raw: get + "Host: other.example\r\n\r\n", want: malformed, parser: true},
+	{name: "no Host", raw: "GET PATH HTTP/1.1\r\nLINE\r\n", want: refused},
+	{name: "empty Host", raw: changed(get, "HOST", "") + "\r\n", want: malformed, parser: true},
+	{name: "Host with userinfo", raw: changed(get, "HOST", "x@HOST") + "\r\n", want: malformed, parser: true},
+	{name: "another Host", raw: changed(get, "HOST", "other.example") + "\r\n", want: elsewhere},
+	{name: "absolute form", raw: changed(get, "PATH", "https://HOSTPATH") + "\r\n", want: malformed, parser: true},
+	{name: "absolute form of plain HTTP", raw: changed(get, "PATH", "http://HOSTPATH") + "\r\n", want: malformed, parser: true},
+	{name: "absolute form of another host", raw: changed(get, "PATH", "https://other.examplePATH") + "\r\n", want: malformed, parser: true},
+	{name: "absolute form with another Host", raw: "GET https://HOSTPATH HTTP/1.1\r\nHost: other.example\r\nLINE\r\n", want: malformed, parser: true},
+	{name: "HTTP/1.0", raw: changed(get, "HTTP/1.1", "HTTP/1.0") + "\r\n", want: goesOn, envoy: &refused},
+	{name: "HTTP/1.9", raw: changed(get, "HTTP/1.1", "HTTP/1.9") + "\r\n", want: refused, caddy: &goesOn},
+	{name: "HTTP/3.0", raw: changed(get, "HTTP/1.1", "HTTP/3.0") + "\r\n", want: refused},
+	{name: "HTTP/0.9", raw: "GET PATH\r\n\r\n", want: refused},
+	{name: "no path", raw: changed(get, "PATH", "") + "\r\n", want: refused},
+	{name: "asterisk", raw: changed(get, "PATH", "*") + "\r\n", want: malformed, parser: true},
+	{name: "two spaces before the path", raw: changed(get, "GET ", "GET  ") + "\r\n", want: refused, envoy: &goesOn},
+	{name: "space in the path", raw: changed(get, "PATH", "PATH a") + "\r\n", want: refused},
+	{name: "path without a slash", raw: changed(get, "PATH", "v1/payments") + "\r\n", want: malformed, parser: true},
+	{name: "fragment", raw: changed(get, "PATH", "PATH#x") + "\r\n", want: malformed, parser: true},
+	{name: "dot segments", raw: changed(get, "PATH", "/x/..PATH") + "\r\n", want: malformed},
+	{name: "escaped slash", raw: changed(get, "PATH", "PATH%2fx") + "\r\n", want: malformed},
+	{name: "escaped letter", raw: changed(get, "PATH", "PATH%61") + "\r\n", want: malformed},
+	{name: "authority form", raw: changed(get, "GET PATH", "CONNECT HOST:443") + "\r\n", want: malformed, parser: true},
+	{name: "plain HTTP", plain: true, raw: get + "\r\n", want: plaintext},
+	{name: "plain HTTP that says it is not", plain: true, raw: get + "X-Forwarded-Proto: https\r\nForwarded: proto=https\r\n\r\n", want: plaintext},
+	{name: "plain HTTP in absolute form", plain: true, raw: changed(get, "PATH", "https://HOSTPATH") + "X-Forwarded-Proto: https\r\n\r\n", want: plaintext, parser: true},
 }
 
-func (o outcome) String() string {
-	switch {
-	case o.reached != "":
-		return "goes on as " + o.reached
-	case o.reason != "":
-		return fmt.Sprintf("denied: %s (%d)", o.reason, o.status)
-	case o.status != 0:
-		return fmt.Sprintf("refused by the parser (%d)", o.status)
-	}
-	return "closed"
+// ofLines are about the lines of a header.
+var ofLines = []probe{
+	{name: "two keys", keyed: true, raw: get + "LINE\r\n", want: multiple},
+	{name: "two keys in one line", policy: "vinr", keyed: true, raw: changed(get, "LINE", "X-Api-Key: KEY,KEY\r\n") + "\r\n", want: multiple},
+	{name: "two sources", policy: "vinr", keyed: true, raw: get + "Authorization: Bearer KEY\r\n\r\n", want: multiple},
+	{name: "spaces around the key", policy: "vinr", keyed: true, raw: changed(get, "LINE", "X-Api-Key:   KEY  \r\n") + "\r\n", want: goesOn},
+	{name: "tab before the key", policy: "vinr", keyed: true, raw: changed(get, "LINE", "X-Api-Key:\tKEY\r\n") + "\r\n", want: goesOn},
+	{name: "folded line with the key", policy: "vinr", keyed: true, raw: changed(get, "LINE", "X-Api-Key:\r\n KEY\r\n") + "\r\n", want: goesOn},
+	{name: "folded line behind the key", policy: "vinr", keyed: true, raw: changed(get, "LINE", "X-Api-Key: KEY\r\n x\r\n") + "\r\n", want: badFormat},
+	{name: "folded line of an identity", raw: get + "X-Note: a\r\n Keystile-Tenant: x\r\n\r\n", shows: "X-Note", want: fate{reason: "ok", shown: "a Keystile-Tenant: x"}},
+	{name: "key and obs-text", policy: "vinr", keyed: true, raw: changed(get, "LINE", "X-Api-Key: KEY\xe9\r\n") + "\r\n", want: badFormat},
+	{name: "key and NUL", policy: "vinr", keyed: true, raw: changed(get, "LINE", "X-Api-Key: KEY\x00\r\n") + "\r\n", want: refused},
+	{name: "space before the colon", policy: "vinr", keyed: true, raw: changed(get, "LINE", "X-Api-Key : KEY\r\n") + "\r\n", want: refused},
+	{name: "bare line ends", raw: strings.ReplaceAll(changed(get, "LINE", ""), "\r\n", "\n") + "LINE\n", want: goesOn},
+	{name: "bare line end before an identity", raw: get + "X-Note: a\nKeystile-Key-Id: evil\r\n\r\n", want: goesOn},
+	{name: "bare CR", raw: get + "X-Note: a\rKeystile-Tenant: x\r\n\r\n", want: refused, envoy: &goesOn},
+	{name: "identity by Connection", raw: get + "Connection: keep-alive, Keystile-Key-Id\r\nKeystile-Key-Id: evil\r\n\r\n", want: goesOn},
+	{name: "the key by Connection", policy: "vinr", raw: get + "Connection: X-Api-Key\r\n\r\n", want: goesOn, envoy: &missing},
+	{name: "override of the method", raw: get + "X-HTTP-Method-Override: DELETE\r\n\r\n", want: malformed},
+	{name: "override without a change", raw: get + "X-HTTP-Method-Override: GET\r\n\r\n", want: goesOn},
+	{name: "override in a name with underscores", raw: get + "X_HTTP_Method_Override: DELETE\r\n\r\n", want: malformed, caddy: &goesOn},
+	{name: "override in a second, empty line", raw: get + "X-HTTP-Method-Override: GET\r\nX-HTTP-Method-Override:\r\n\r\n", want: malformed},
+	{name: "original URL", raw: get + "X-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nX-Envoy-Original-Path: /admin\r\n\r\n", want: goesOn},
+	{name: "key in another line", keyed: true, raw: get + "X-Note: a KEY\r\nReferer: https://x.example/?KEY\r\n\r\n", want: goesOn},
+	{name: "key where a proxy may have added", keyed: true, raw: get + "X-Forwarded-Uri: PATH?KEY\r\n\r\n", want: malformed},
+	{name: "key in a line of Envoy's own", keyed: true, raw: get + "X-Envoy-Original-Path: PATH?KEY\r\n\r\n", want: malformed, envoy: &goesOn},
+	{name: "key in Te", keyed: true, raw: get + "Te: KEY\r\n\r\n", want: malformed, envoy: &goesOn},
+	{name: "key as the name of a trailer", keyed: true, raw: post + "Trailer: KEY\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", want: malformed, caddy: &asPost},
+	{name: "Early-Data", raw: get + "Early-Data: 1\r\n\r\n", want: fate{reason: "early_data"}},
+	{name: "a repeated Referer", raw: get + "Referer: https://a.example/\r\nReferer: https://b.example/\r\n\r\n", shows: "Referer",
+		want: fate{reason: "ok", shown: "https://a.example/ | https://b.example/"}, envoy: &fate{reason: "ok", shown: "https://a.example/,https://b.example/"}},
+	{name: "lines that Connection names", raw: get + "Connection: X-Note\r\nX-Note: a\r\n\r\n", shows: "X-Note", want: goesOn},
+	{name: "a long line", raw: get + "X-Long: " + strings.Repeat("x", 2_000_000) + "\r\n\r\n", want: refused},
+	{name: "many lines", raw: get + strings.Repeat("X-Many: x\r\n", 300) + "\r\n", want: goesOn, envoy: &refused},
 }
 
-// refused says whether the server's own parser refused the probe.
-func (o outcome) refused() bool { return o.reached == "" && o.reason == "" }
-
-// agrees says whether two hosts make the same of a probe: where neither refuses it
-// by itself, both let it go on alike, or deny it for one reason.
-func (o outcome) agrees(other outcome) bool {
-	return o.refused() || other.refused() || o.reached == other.reached && o.reason == other.reason
+// ofFraming are about where a message ends.
+var ofFraming = []probe{
+	{name: "body", raw: post + "Content-Length: 3\r\n\r\nabc", want: fate{reason: "ok", method: "POST", body: "abc"}},
+	{name: "chunks", raw: post + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", want: fate{reason: "ok", method: "POST", body: "abc"}},
+	{name: "a request behind", raw: get + "\r\n" + behind, want: goesOn},
+	{name: "length and chunks", raw: post + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + behind, want: refused, caddy: &asPost},
+	{name: "chunks and length", raw: post + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + behind, want: refused, caddy: &asPost},
+	{name: "two lengths", raw: post + "Content-Length: 0\r\nContent-Length: 5\r\n\r\n" + behind, want: refused},
+	{name: "two lengths, the same", raw: post + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", want: refused, caddy: &fate{reason: "ok", method: "POST", body: "abc"}},
+	{name: "a list of lengths", raw: post + "Content-Length: 3, 3\r\n\r\nabc", want: refused},
+	{name: "signed length", raw: post + "Content-Length: +0\r\n\r\n", want: refused},
+	{name: "chunks twice", raw: post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", want: refused},
+	{name: "another encoding", raw: post + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", want: refused},
+	{name: "encoding with a space", raw: post + "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", want: refused},
+	{name: "trailer", raw: post + "Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n0\r\nX-Sum: 1\r\n\r\n", want: fate{reason: "ok", method: "POST", trailer: "X-Sum: 1"}},
+	{name: "trailer that nobody announced", raw: post + "Transfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\n\r\n", want: fate{reason: "ok", method: "POST", trailer: "X-Sum: 1"}, caddy: &asPost},
+	{name: "trailers that mean something", raw: post + "Transfer-Encoding: chunked\r\nTrailer: Keystile-Tenant, X-HTTP-Method-Override, X~Api~Key, X-Sum\r\n\r\n0\r\nKeystile-Tenant: evil\r\nX-HTTP-Method-Override: DELETE\r\nX-Sum: 1\r\n\r\n", want: fate{reason: "ok", method: "POST", trailer: "X-Sum: 1"}},
+	{name: "key in a trailer", keyed: true, raw: changed(post, "LINE", "") + "Transfer-Encoding: chunked\r\nTrailer: X-Api-Key, Authorization\r\n\r\n0\r\nLINE\r\n", want: missing},
 }
 
-// runProbes sends all probes through Caddy and Envoy, and says where they do not
-// agree.
-func runProbes() (passed, failed int, err error) {
-	document, err := policies.Policy("vinr")
-	if err != nil {
-		return 0, 0, err
-	}
-	source, err := policies.Table("vinr")
-	if err != nil {
-		return 0, 0, err
-	}
-	t, err := table.Load("vinr", source)
-	if err != nil {
-		return 0, 0, err
-	}
-	f, err := t.Issue("vinr", document)
-	if err != nil {
-		return 0, 0, err
-	}
-	caddy, err := startCaddy(f)
-	if err != nil {
-		return 0, 0, startFailed(caddy, err)
-	}
-	envoy, err := startEnvoy(f, 1, false)
-	if err != nil {
-		return 0, 0, errors.Join(startFailed(envoy, err), caddy.Close())
-	}
-	key := f.Secret("secret")
-	for _, p := range probes {
-		a, err := caddy.probe(p, key)
-		if err != nil {
-			return passed, failed, fmt.Errorf("%s: %w", p.name, err)
+// ofUpgrade ask the connection to become another protocol's.
+var ofUpgrade = []probe{
+	{name: "WebSocket", raw: get + shake + "\r\n", want: upgraded},
+	{name: "WebSocket by POST", raw: post + shake + "Content-Length: 0\r\n\r\n", want: malformed},
+	{name: "WebSocket twice", raw: get + shake + "Upgrade: websocket\r\n\r\n", want: malformed, envoy: &refused},
+	{name: "WebSocket and an empty line", raw: get + shake + "Upgrade:\r\n\r\n", want: malformed, envoy: &upgraded},
+	{name: "WebSocket in a list", raw: get + changed(shake, "websocket", "h2c, websocket") + "\r\n", want: malformed, envoy: &refused},
+	{name: "WebSocket with a body", raw: get + shake + "Content-Length: 3\r\n\r\nabc", want: malformed},
+	{name: "WebSocket in chunks", raw: get + shake + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", want: malformed, envoy: &upgraded},
+	{name: "WebSocket that the upstream does not want", raw: changed(get, "PATH", "PATH?refuse") + shake + "\r\n", want: fate{reason: "ok", target: "PATH?refuse"}},
+	{name: "WebSocket that the upstream does not want, and a request behind", raw: changed(get, "PATH", "PATH?refuse") + shake + "\r\n" + behind, want: fate{reason: "ok", target: "PATH?refuse"}},
+	{name: "WebSocket in chunks that the upstream does not want", raw: changed(get, "PATH", "PATH?refuse") + shake + "Transfer-Encoding: chunked\r\n\r\n" + behind, want: malformed, envoy: &fate{reason: "ok", target: "PATH?refuse"}},
+	{name: "h2c", raw: get + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n", want: goesOn},
+	{name: "TLS", raw: get + "Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n\r\n", want: goesOn, envoy: &refused},
+	{name: "an upgrade that Connection does not name", raw: get + "Upgrade: h2c\r\n\r\n", want: goesOn},
+	{name: "101 that nobody asked for", raw: changed(get, "PATH", "PATH?switch") + "\r\n", want: fate{reason: "ok", target: "PATH?switch"}, envoy: &fate{reason: "ok", target: "PATH?switch", status: noTunnel}},
+}
+
+// ofHTTP2 are about what HTTP/2 can say and HTTP/1 cannot.
+var ofHTTP2 = []probe{
+	{name: "h2 good", fields: h2(), want: goesOn},
+	{name: "h2 scheme of plain HTTP", fields: replaced(h2(), ":scheme", "http"), want: goesOn},
+	{name: "h2 two keys", keyed: true, fields: h2("LINE", "VALUE"), want: multiple},
+	{name: "h2 Host alone", fields: without(h2("host", "HOST"), ":authority"), want: goesOn},
+	{name: "h2 another Host beside", fields: h2("host", "other.example"), want: malformed, parser: true, envoy: &goesOn},
+	{name: "h2 two authorities", fields: h2(":authority", "other.example"), want: refused},
+	{name: "h2 two paths", fields: append(h2()[:4:4], [2]string{":path", "/admin"}, [2]string{"LINE", "VALUE"}), want: refused},
+	{name: "h2 pseudo-header behind", keyed: true, fields: append(without(h2(), ":path"), [2]string{":path", "PATH"}), want: refused},
+	{name: "h2 unknown pseudo-header", fields: append(h2()[:4:4], [2]string{":x", "y"}, [2]string{"LINE", "VALUE"}), want: refused},
+	{name: "h2 upper case", fields: h2("X-Note", "a"), want: refused},
+	{name: "h2 no path", fields: without(h2(), ":path"), want: refused},
+	{name: "h2 empty path", fields: replaced(h2(), ":path", ""), want: refused},
+	{name: "h2 asterisk", fields: replaced(h2(), ":path", "*"), want: malformed, parser: true},
+	{name: "h2 absolute form", fields: replaced(h2(), ":path", "https://HOSTPATH"), want: malformed, parser: true},
+	{name: "h2 Connection", fields: h2("connection", "close"), want: refused},
+	{name: "h2 Upgrade", fields: h2("upgrade", "websocket", "sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==", "sec-websocket-version", "13"), want: refused},
+	{name: "h2 chunks", fields: h2("transfer-encoding", "chunked"), want: refused},
+	{name: "h2 CONNECT", fields: append(pairs([]string{":method", "CONNECT", ":authority", "HOST:443"}), [2]string{"LINE", "VALUE"}), want: malformed, parser: true},
+	{name: "h2 extended CONNECT", fields: append(pairs([]string{":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "HOST", ":path", "PATH"}), [2]string{"LINE", "VALUE"}), want: malformed, parser: true},
+	{name: "h2 spaces around the key", keyed: true, fields: append(h2()[:4:4], [2]string{"LINE", " VALUE "}), want: badFormat},
+	{name: "h2 line end in a value", fields: h2("x-note", "a\r\nkeystile-key-id: evil"), want: refused},
+	{name: "h2 line end in a name", fields: h2("x-note: a\r\nkeystile-key-id", "evil"), want: refused},
+	{name: "h2 method that is a request", fields: replaced(h2(), ":method", "GET /x HTTP/1.1"), want: malformed, parser: true},
+}
+
+func replaced(fields [][2]string, name, value string) [][2]string {
+	for i := range fields {
+		if fields[i][0] == name {
+			fields[i][1] = value
 		}
-		b, err := envoy.probe(p, key)
-		if err != nil {
-			return passed, failed, fmt.Errorf("%s: %w", p.name, err)
-		}
-		// What is good goes on by both, and plain HTTP by none.
-		wrong := !a.agrees(b)
-		if strings.HasSuffix(p.name, "good") {
-			wrong = wrong || a.reached == "" || b.reached == ""
-		} else if p.plain {
-			wrong = wrong || a.reached != "" || b.reached != ""
-		}
-		if wrong {
-			failed++
-			fmt.Printf("FAIL %s: Caddy: %s; Envoy: %s\n", p.name, a, b)
-			continue
-		}
-		passed++
 	}
-	return passed, failed, errors.Join(caddy.Close(), envoy.Close())
+	return fields
 }
 
-func (s *server) probe(p probe, key string) (o outcome, err error) {
-	address := s.https
-	if p.plain {
-		address = s.http
-	}
-	protocol := "http/1.1"
-	if p.fields != nil {
-		protocol = "h2"
-	}
-	var conn net.Conn
-	if conn, err = net.DialTimeout("tcp", address, timeout); err != nil {
-		return o, err
-	}
-	defer func() { conn.Close() }()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
-	if !p.plain {
-		secure := tls.Client(conn, &tls.Config{ServerName: "api.vinr.com", InsecureSkipVerify: true, NextProtos: []string{protocol}})
-		if err := secure.Handshake(); err != nil {
-			return o, err
-		}
-		conn = secure
-	}
-	before := s.upstream.count()
-	var header map[string][]string
-	if p.fields != nil {
-		o.status, header = probe2(conn, p.fields, key)
-	} else {
-		o.status, header = probe1(conn, strings.ReplaceAll(p.raw, "KEY", key))
-	}
-	if s.upstream.count() > before {
-		r := s.upstream.last()
-		// What Keystile promises of it, and no more: hosts add lines of their own.
-		o.reached = fmt.Sprintf("%s %s, key ID %q, override %q, key lines %d", r.Method, r.Target, r.Header["Keystile-Key-Id"],
-			r.Header["X-Http-Method-Override"], len(r.Header["X-Api-Key"])+len(r.Header["X_Api_Key"])+len(r.Header["Authorization"]))
-		return o, nil
-	}
-	if ids := header["Request-Id"]; len(ids) == 1 {
-		o.reason = s.log.reason(ids[0])
-	}
-	return o, nil
-}
-
-func probe1(conn net.Conn, raw string) (status int, header map[string][]string) {
-	if _, err := conn.Write([]byte(raw)); err != nil {
-		return 0, nil
-	}
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		return 0, nil
-	}
-	response.Body.Close()
-	return response.StatusCode, response.Header
-}
-
-func probe2(conn net.Conn, fields [][2]string, key string) (status int, header map[string][]string) {
-	var block bytes.Buffer
-	enc := hpack.NewEncoder(&block)
+func without(fields [][2]string, name string) (out [][2]string) {
 	for _, f := range fields {
-		enc.WriteField(hpack.HeaderField{Name: f[0], Value: strings.ReplaceAll(f[1], "KEY", key)})
-	}
-	conn.Write([]byte(http2.ClientPreface))
-	framer := http2.NewFramer(conn, conn)
-	if errors.Join(framer.WriteSettings(), framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})) != nil {
-		return 0, nil
-	}
-	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	var c collected
-	for {
-		frame, err := framer.ReadFrame()
-		if err != nil {
-			return 0, nil
-		}
-		switch f := frame.(type) {
-		case *http2.SettingsFrame:
-			if !f.IsAck() {
-				framer.WriteSettingsAck()
-			}
-		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
-			return 0, nil
-		case *http2.MetaHeadersFrame:
-			for _, field := range f.Fields {
-				if c.field(field.Name, field.Value) != nil {
-					return 0, nil
-				}
-			}
-			return c.Status, c.Header
+		if f[0] != name {
+			out = append(out, f)
 		}
 	}
+	return out
+}
+
+// ofSeparators are identity and override under every name that a backend may fold to
+// theirs.
+func ofSeparators() (out []probe) {
+	for _, c := range "!#$%&'*+.^_`|~" {
+		s := string(c)
+		out = append(out, probe{
+			name: "identity with " + s, want: goesOn,
+			raw: get + "Keystile" + s + "Key" + s + "Id: evil\r\nkeystile" + s + "tenant: evil\r\n\r\n",
+		}, probe{
+			name: "h2 identity with " + s, want: goesOn,
+			fields: h2("keystile"+s+"key"+s+"id", "evil", "keystile"+s+"tenant", "evil"),
+		})
+		override := probe{name: "override with " + s, want: malformed, raw: get + "X" + s + "HTTP" + s + "Method: DELETE\r\n\r\n"}
+		if s == "." || s == "_" { // Caddy drops both
+			override.caddy = &goesOn
+		}
+		out = append(out, override)
+	}
+	return out
 }

@@ -210,8 +210,7 @@ type upstream struct {
 	nonce   string
 
 	mu       sync.Mutex
-	requests int
-	received *table.Received
+	received []*table.Received
 }
 
 func startUpstream() (*upstream, error) {
@@ -226,26 +225,39 @@ func startUpstream() (*upstream, error) {
 }
 
 // ServeHTTP agrees to every protocol that it is asked for, and echoes what it is then
-// told: only the edge stands between a client and a tunnel.
+// told: only the edge stands between a client and a tunnel. With the query "refuse" it
+// agrees to none, and with "switch" it changes to one that nobody asked for.
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	got := &table.Received{Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header}
-	u.note(got, 1)
+	i := u.note(got)
 	body, _ := io.ReadAll(r.Body) // one that is cut short has been reached all the same
 	whole := *got
 	whole.Body, whole.Trailer = string(body), r.Trailer
 	maps.DeleteFunc(whole.Trailer, func(_ string, lines []string) bool { return lines == nil }) // announced alone
-	u.note(&whole, 0)
+	u.complete(i, &whole)
 	w.Header().Set("X-Nonce", u.nonce)
-	if protocol := r.Header.Get("Upgrade"); protocol != "" {
+	protocol := r.Header.Get("Upgrade")
+	if r.URL.RawQuery == "switch" {
+		protocol = "websocket"
+	}
+	if protocol != "" && r.URL.RawQuery != "refuse" {
 		u.tunnel(w, protocol)
 	}
 }
 
-func (u *upstream) note(r *table.Received, more int) {
+// note remembers a request whose header has come, and returns its place.
+func (u *upstream) note(r *table.Received) int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.requests += more
-	u.received = r
+	u.received = append(u.received, r)
+	return len(u.received) - 1
+}
+
+// complete replaces it by the whole request.
+func (u *upstream) complete(i int, r *table.Received) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.received[i] = r
 }
 
 func (u *upstream) tunnel(w http.ResponseWriter, protocol string) {
@@ -261,13 +273,20 @@ func (u *upstream) tunnel(w http.ResponseWriter, protocol string) {
 func (u *upstream) count() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.requests
+	return len(u.received)
+}
+
+// since are the requests after the first n.
+func (u *upstream) since(n int) []*table.Received {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.received[n:])
 }
 
 func (u *upstream) last() *table.Received {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.received
+	return u.received[len(u.received)-1]
 }
 
 // denialLog reads a server's log and remembers the reasons in it.
