@@ -26,6 +26,7 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/testing/address"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -234,17 +235,12 @@ func load(t testing.TB, h *home, names []string, sites func(s *server) string) *
 		io.WriteString(w, "upstream")
 	}))
 	t.Cleanup(s.upstream.Close)
-	var ports []string
-	for range 2 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+	for _, to := range []*string{&s.http, &s.https} {
+		var err error
+		if *to, err = address.Free(); err != nil {
 			t.Fatal(err)
 		}
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		ports = append(ports, port)
-		l.Close()
 	}
-	s.http, s.https = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1]
 	if err := s.load(h.globals(s.ports(), names...) + sites(s)); err != nil {
 		t.Fatal(err)
 	}

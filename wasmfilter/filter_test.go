@@ -24,6 +24,7 @@ import (
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/disk"
+	"github.com/keystile/keystile/internal/testing/address"
 	"github.com/keystile/keystile/internal/testing/certificate"
 	"github.com/keystile/keystile/internal/testing/envoy"
 	"github.com/keystile/keystile/policies"
@@ -142,12 +143,11 @@ type edge struct {
 
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := address.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return free
 }
 
 // options change what [start] does by itself.

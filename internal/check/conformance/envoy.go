@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keystile/keystile/internal/testing/address"
+
 	"github.com/keystile/keystile/internal/disk"
 	"github.com/keystile/keystile/internal/testing/envoy"
 	"github.com/keystile/keystile/policies/table"
@@ -67,11 +69,11 @@ func (s *server) envoyConfig(f *table.Fixture, module string) (envoy.Object, err
 		bundle["inline"] = base64.StdEncoding.EncodeToString(f.Pack)
 	} else {
 		// The first origin is one that nobody answers at.
-		ports, err := freePorts(1)
+		dead, err := address.Free()
 		if err != nil {
 			return nil, err
 		}
-		clusters = append(clusters, envoy.Cluster("dead", "127.0.0.1:"+ports[0]), envoy.Cluster("origin", s.origin.address))
+		clusters = append(clusters, envoy.Cluster("dead", dead), envoy.Cluster("origin", s.origin.address))
 		bundle["origins"] = []envoy.Object{
 			{"cluster": "dead", "authority": "dead.test"},
 			{"cluster": "origin", "authority": "origin.test", "path": "/bundles/" + f.Policy.Name, "token": originToken},

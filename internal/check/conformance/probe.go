@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"github.com/keystile/keystile/policies/table"
 	"github.com/keystile/keystile/policies"
+	"github.com/keystile/keystile/policies/table"
 )
 
 // probe is a request as no client would send it, byte by byte, or as the fields of

@@ -41,7 +41,7 @@ func find(probe string) *difference {
 
 // SECURITY.md has the same table, with the versions that it is true of.
 func TestDifferencesAreDocumented(t *testing.T) {
-	raw, err := os.ReadFile("../../SECURITY.md")
+	raw, err := os.ReadFile("../../../SECURITY.md")
 	if err != nil {
 		t.Fatal(err)
 	}

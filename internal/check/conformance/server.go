@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/keystile/keystile/internal/testing/address"
+
 	"github.com/keystile/keystile/internal/testing/certificate"
 	"github.com/keystile/keystile/internal/testing/envoy"
 	"github.com/keystile/keystile/policies/table"
@@ -55,12 +57,11 @@ func newServer(name string, versions []int, f *table.Fixture) (s *server, err er
 	if s.upstream, err = startUpstream(); err != nil {
 		return s, err
 	}
-	ports, err := freePorts(2)
-	if err != nil {
+	if s.http, err = address.Free(); err != nil {
 		return s, err
 	}
-	s.http, s.https = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1]
-	return s, nil
+	s.https, err = address.Free()
+	return s, err
 }
 
 // warnIfOlder says so if a file has changed since what is under test was made of
@@ -344,18 +345,4 @@ func (l *denialLog) all() []string {
 func (l *denialLog) tail() string {
 	lines := l.all()
 	return strings.Join(lines[max(0, len(lines)-20):], "\n")
-}
-
-// freePorts finds ports that are free for TCP and UDP.
-func freePorts(n int) (ports []string, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		ports = append(ports, port)
-	}
-	return ports, nil
 }
