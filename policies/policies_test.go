@@ -56,7 +56,6 @@ func runTable(t *testing.T, document, source []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer host.Close()
 	outcomes, err := table.Run(tab, f, host)
 	if err != nil {
 		t.Fatal(err)
