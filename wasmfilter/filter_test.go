@@ -306,7 +306,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		"empty":         {"", "the configuration is empty"},
 		"unknown field": {with(func(b envoy.Object) { b["fail_open"] = true }), "unknown field"},
 		"stranger":      {with(func(b envoy.Object) { b["signers"] = newAPI(t, "other", "x.test").Signers }), "none of the trusted keys has signed it"},
-		"given twice":   {`{"bundles": {}, "Bundles": {}}`, "given twice"},
+		"given twice":   {`{"bundles": {"shop": {}, "shop": {}}}`, "given twice"},
 	} {
 		e := newEdge(t)
 		process, err := envoy.Start(t.TempDir(), e.config(tt.plugin, options{}), 1, e.https, nil)
