@@ -125,6 +125,7 @@ var edges = caddy.NewUsagePool()
 // Provision opens the bundles.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.edges = make(map[string]*edge)
+	states := make(map[string]string) // whose they are
 	for _, name := range slices.Sorted(maps.Keys(a.Bundles)) {
 		b := a.Bundles[name]
 		if b == nil {
@@ -134,6 +135,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if err != nil {
 			return fmt.Errorf("bundle %q: %w", name, err)
 		}
+		if other, taken := states[c.State]; taken && c.State != "" {
+			return fmt.Errorf("bundle %q: state: bundle %q has %s too, and each would drop what the other remembers: give each its own", name, other, c.State)
+		}
+		states[c.State] = name
 		id, err := json.Marshal(c)
 		if err != nil {
 			return err

@@ -179,6 +179,7 @@ func TestRefusedAtLoad(t *testing.T) {
 		"threshold too high":   {bundle("file /x\nthreshold 2\nsigner " + signer), "signatures are demanded"},
 		"everyone ends TLS":    {bundle("file /x\ntls_terminators 0.0.0.0/0\nsigner " + signer), "trust everyone"},
 		"terminator no prefix": {bundle("file /x\ntls_terminators proxy\nsigner " + signer), "neither an IP address"},
+		"one state for two":    {bundle("file /x\nstate /x.state\nsigner " + signer + "\n}\nbundle other {\nfile /y\nstate /x.state\nsigner " + signer), "each its own"},
 		"unset placeholder":    {bundle("file {env.KEYSTILE_NOT_SET}\nsigner " + signer), "KEYSTILE_NOT_SET"},
 	} {
 		if err := validate(t, tt.caddyfile); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -244,9 +244,9 @@ func TestStateLockedElsewhere(t *testing.T) {
 	}
 }
 
-// What another process has remembered counts: a bundle of the same version with
-// another text is not used.
-func TestForkOfWhatIsRemembered(t *testing.T) {
+// What another process has remembered counts: neither a bundle that is older nor one
+// of the same version with another text is used.
+func TestWhatAnotherHasRemembered(t *testing.T) {
 	p, dir := newPublisher(t), t.TempDir()
 	p.write(dir, p.pack(hourAgo, nil))
 	e, logs := p.edge(dir, bundle.DefaultAudience)
@@ -263,6 +263,8 @@ func TestForkOfWhatIsRemembered(t *testing.T) {
 	if err := disk.NewState(filepath.Join(dir, "state"), e.trust).Raise(m); err != nil {
 		t.Fatal(err)
 	}
+	p.write(dir, p.pack(later.Add(-time.Second), nil))
+	p.logged(logs, "refused", bundle.ErrRollback.Error())
 	p.write(dir, p.pack(later, []bundle.Record{{Digest: credential.DigestOf("x"), KeyID: "key_x", Kind: "secret", Environment: "live", Status: bundle.Active}}))
 	p.logged(logs, "refused", bundle.ErrForked.Error())
 	if got := e.verifier.Bundle().Manifest.Version; got != hourAgo.UnixMilli() {

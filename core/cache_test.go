@@ -82,6 +82,7 @@ func TestRecordCacheCostsWhatItSays(t *testing.T) {
 			change(&records[i], i)
 		}
 		b := signed(t, p, records)
+		running := runtime.NumGoroutine()
 		v, err := New(Config{RecordCache: limit, NodeCache: 1 << 20})
 		if err != nil {
 			t.Fatal(err)
@@ -93,7 +94,8 @@ func TestRecordCacheCostsWhatItSays(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		v.records = nil
+		v.records, v.tokens = nil, nil
+		collected(t, running)
 		before := heap()
 		if v.records, err = cache.New[*entry](limit, usualEntry, 1024); err != nil {
 			t.Fatal(err)
@@ -117,8 +119,20 @@ func TestRecordCacheCostsWhatItSays(t *testing.T) {
 			t.Errorf("%s: it says %d of %d, and the heap has grown by %d", name, said, limit, grown)
 		}
 		runtime.KeepAlive(v)
+		collected(t, running)
 		runtime.KeepAlive(keys)
 		runtime.KeepAlive(s)
+	}
+}
+
+// collected waits until no more goroutines run than these: those of a cache end when
+// it is collected.
+func collected(t *testing.T, goroutines int) {
+	t.Helper()
+	for begin := time.Now(); runtime.NumGoroutine() > goroutines; runtime.GC() {
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("%d goroutines are left, not %d", runtime.NumGoroutine(), goroutines)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"runtime"
 	"testing"
+	"time"
 )
 
 // heap is how many bytes live on the heap.
@@ -39,7 +40,7 @@ func TestCacheCostsWhatItSays(t *testing.T) {
 				b.Find(&records[i].Digest, nil)
 			}
 		}
-		before := heap()
+		running, before := runtime.NumGoroutine(), heap()
 		cache, err := NewCache(limit)
 		if err != nil {
 			t.Fatal(err)
@@ -63,5 +64,17 @@ func TestCacheCostsWhatItSays(t *testing.T) {
 		}
 		runtime.KeepAlive(b)
 		runtime.KeepAlive(cache)
+		collected(t, running)
+	}
+}
+
+// collected waits until no more goroutines run than these: those of a cache end when
+// it is collected.
+func collected(t *testing.T, goroutines int) {
+	t.Helper()
+	for begin := time.Now(); runtime.NumGoroutine() > goroutines; runtime.GC() {
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("%d goroutines are left, not %d", runtime.NumGoroutine(), goroutines)
+		}
 	}
 }

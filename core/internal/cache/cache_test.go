@@ -21,7 +21,7 @@ func heap() int64 {
 // A cache takes what its constants say, whatever the size of its values.
 func TestCost(t *testing.T) {
 	for _, tt := range []struct{ limit, value int64 }{{4 << 20, 512}, {16 << 20, 1024}, {16 << 20, 4096}, {64 << 20, 1024}, {64 << 20, 6144}} {
-		before := heap()
+		running, before := runtime.NumGoroutine(), heap()
 		c, err := New[[]byte](tt.limit, tt.value+Entry, 64)
 		if err != nil {
 			t.Fatal(err)
@@ -45,6 +45,7 @@ func TestCost(t *testing.T) {
 			t.Errorf("limit %d, values of %d: the heap has grown by %d", tt.limit, tt.value, grown)
 		}
 		runtime.KeepAlive(c)
+		collected(t, running)
 	}
 }
 
@@ -75,9 +76,16 @@ func TestNobodyCloses(t *testing.T) {
 		})
 	}
 	group.Wait()
-	for begin := time.Now(); runtime.NumGoroutine() > before; runtime.GC() {
+	collected(t, before)
+}
+
+// collected waits until no more goroutines run than these: those of a cache end when
+// it is collected.
+func collected(t *testing.T, goroutines int) {
+	t.Helper()
+	for begin := time.Now(); runtime.NumGoroutine() > goroutines; runtime.GC() {
 		if time.Since(begin) > time.Minute {
-			t.Fatalf("%d goroutines are left of 400 caches", runtime.NumGoroutine()-before)
+			t.Fatalf("%d goroutines are left, not %d", runtime.NumGoroutine(), goroutines)
 		}
 	}
 }
