@@ -20,31 +20,31 @@ type aging struct {
 // watchAge says once for each bundle that half of its life is gone, and once that
 // it is near its end: then its renewals do not arrive, and there is time left to
 // find out why.
-func (e *edge) watchAge(now time.Time) {
-	b := e.verifier.Bundle()
+func (g *guard) watchAge(now time.Time) {
+	b := g.verifier.Bundle()
 	if b == nil {
 		return
 	}
 	is := aging{b.Manifest.Version, b.Due(now)}
-	if is.version == e.age.version && is.due <= e.age.due {
+	if is.version == g.age.version && is.due <= g.age.due {
 		return
 	}
-	e.age = is
+	g.age = is
 	left := b.Left(now).Round(time.Second)
 	fields := []zap.Field{
-		zap.String("bundle", e.name), zap.Int64("version", is.version), zap.Duration("left", left),
+		zap.String("bundle", g.name), zap.Int64("version", is.version), zap.Duration("left", left),
 		zap.Time("expires", time.UnixMilli(b.Manifest.Expires)), zap.Duration("life", b.Life()),
 	}
 	switch {
 	case left <= 0: // [edge.watchStatus] says that requests are denied
 	case is.due == bundle.HalfGone:
-		e.logger.Load().Warn("half of the bundle's life is gone: no renewal has arrived, see that `bundle renew` runs and that its file gets here", fields...)
+		g.logger.Load().Warn("half of the bundle's life is gone: no renewal has arrived, see that `bundle renew` runs and that its file gets here", fields...)
 	case is.due == bundle.NearEnd:
-		e.logger.Load().Error("the bundle expires soon, and then every request is denied: renew it with `bundle renew`", fields...)
+		g.logger.Load().Error("the bundle expires soon, and then every request is denied: renew it with `bundle renew`", fields...)
 	}
 }
 
 // collectAge sends how much renewal of b is due.
-func (e *edge) collectAge(ch chan<- prometheus.Metric, b *bundle.Bundle) {
-	ch <- prometheus.MustNewConstMetric(renewalDue, prometheus.GaugeValue, float64(b.Due(time.Now())), e.name)
+func (g *guard) collectAge(ch chan<- prometheus.Metric, b *bundle.Bundle) {
+	ch <- prometheus.MustNewConstMetric(renewalDue, prometheus.GaugeValue, float64(b.Due(time.Now())), g.name)
 }

@@ -102,7 +102,7 @@ func TestRenewalDue(t *testing.T) {
 
 // ageOf collects the age of one bundle alone.
 type ageOf struct {
-	e *edge
+	e *guard
 	b *bundle.Bundle
 }
 
@@ -110,7 +110,7 @@ func (a ageOf) Describe(ch chan<- *prometheus.Desc) { ch <- renewalDue }
 func (a ageOf) Collect(ch chan<- prometheus.Metric) { a.e.collectAge(ch, a.b) }
 
 // agingEdge is an edge of a bundle of the given life, with what it logs.
-func agingEdge(t *testing.T, life control.Life) (*edge, *control.Bundle, *observer.ObservedLogs) {
+func agingEdge(t *testing.T, life control.Life) (*guard, *control.Bundle, *observer.ObservedLogs) {
 	t.Helper()
 	h, err := control.Open(t.TempDir())
 	if err != nil {
@@ -119,7 +119,7 @@ func agingEdge(t *testing.T, life control.Life) (*edge, *control.Bundle, *observ
 	t.Cleanup(func() { h.Close() })
 	b := initDefault(t, h, "aging", life)
 	seen, logs := observer.New(zap.WarnLevel)
-	e := testEdge(t, b, filepath.Join(t.TempDir(), "state"), seen)
+	e := testGuard(t, b, filepath.Join(t.TempDir(), "state"), seen)
 	t.Cleanup(func() { e.Destruct() })
 	return e, b, logs
 }
@@ -137,14 +137,14 @@ func initDefault(t *testing.T, h *control.Home, name string, life control.Life) 
 	return b
 }
 
-// testEdge is an edge that has not begun. It logs to core, or nowhere.
-func testEdge(t *testing.T, b *control.Bundle, state string, core zapcore.Core) *edge {
+// testGuard is an edge that has not begun. It logs to core, or nowhere.
+func testGuard(t *testing.T, b *control.Bundle, state string, core zapcore.Core) *guard {
 	t.Helper()
 	c := &resolved{
 		Name: b.Name, Signers: b.Signers, State: state,
 		Bundle: Bundle{File: b.File(), Audience: bundle.DefaultAudience, Threshold: 1},
 	}
-	e, err := newEdge(c, zap.New(core))
+	e, err := newGuard(c, zap.New(core))
 	if err != nil {
 		t.Fatal(err)
 	}

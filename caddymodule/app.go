@@ -47,8 +47,8 @@ type App struct {
 	// the same.
 	Bundles map[string]*Bundle `json:"bundles,omitempty"`
 
-	edges map[string]*edge
-	keys  []string // in the pool, taken by this instance
+	guards map[string]*guard
+	keys   []string // in the pool, taken by this instance
 }
 
 // Bundle says where a bundle comes from and what of it is believed.
@@ -89,8 +89,8 @@ type Bundle struct {
 	MinPolicyVersion int64 `json:"min_policy_version,omitempty"`
 
 	// Deny everything once the bundle was signed longer ago than this, even if
-	// it has not expired. It should be at least two of the publisher's
-	// heartbeats. Default: no bound but the bundle's own expiry.
+	// it has not expired. It should be at least two renewals. Default: no bound but
+	// the bundle's own expiry.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
 	// How far this clock and the publisher's may differ. Default: 1m.
@@ -120,11 +120,11 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // name, its source, its trust and the rest. One that is configured otherwise is
 // another edge, which begins with the state on disk; so a configuration that
 // fails to load has changed nothing of the one in use.
-var edges = caddy.NewUsagePool()
+var guards = caddy.NewUsagePool()
 
 // Provision opens the bundles.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.edges = make(map[string]*edge)
+	a.guards = make(map[string]*guard)
 	states := make(map[string]string) // whose they are
 	for _, name := range slices.Sorted(maps.Keys(a.Bundles)) {
 		b := a.Bundles[name]
@@ -143,15 +143,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if err != nil {
 			return err
 		}
-		value, _, err := edges.LoadOrNew(string(id), func() (caddy.Destructor, error) {
-			return newEdge(c, ctx.Logger())
+		value, _, err := guards.LoadOrNew(string(id), func() (caddy.Destructor, error) {
+			return newGuard(c, ctx.Logger())
 		})
 		if err != nil {
 			return fmt.Errorf("bundle %q: %w", name, err)
 		}
 		a.keys = append(a.keys, string(id))
-		a.edges[name] = value.(*edge)
-		a.edges[name].setLogger(ctx.Logger())
+		a.guards[name] = value.(*guard)
+		a.guards[name].setLogger(ctx.Logger())
 	}
 	registerMetrics(ctx.GetMetricsRegistry())
 	return nil
@@ -159,8 +159,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 
 // Start begins to watch the bundles, and to remember what was accepted.
 func (a *App) Start() error {
-	for _, name := range slices.Sorted(maps.Keys(a.edges)) {
-		if err := a.edges[name].begin(); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(a.guards)) {
+		if err := a.guards[name].begin(); err != nil {
 			return fmt.Errorf("bundle %q: %w", name, err)
 		}
 	}
@@ -175,18 +175,18 @@ func (a *App) Stop() error { return nil }
 func (a *App) Cleanup() error {
 	var failed error
 	for _, k := range a.keys {
-		_, err := edges.Delete(k)
+		_, err := guards.Delete(k)
 		failed = errors.Join(failed, err)
 	}
 	return failed
 }
 
 // edge returns the named bundle's.
-func (a *App) edge(name string) (*edge, error) {
-	if e, ok := a.edges[name]; ok {
+func (a *App) guard(name string) (*guard, error) {
+	if e, ok := a.guards[name]; ok {
 		return e, nil
 	}
-	known := slices.Sorted(maps.Keys(a.edges))
+	known := slices.Sorted(maps.Keys(a.guards))
 	if len(known) == 0 {
 		return nil, fmt.Errorf("bundle %q is not configured: add `keystile { bundle %s { … } }` to the global options", name, name)
 	}

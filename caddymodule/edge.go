@@ -30,15 +30,15 @@ import (
 // later.
 const pollInterval = 200 * time.Millisecond
 
-// edge is one verifier with the bundle on disk that feeds it, and what it
+// guard is one verifier with the bundle on disk that feeds it, and what it
 // remembers across restarts.
-type edge struct {
+type guard struct {
 	name     string
 	path     string
 	trust    *bundle.Trust
 	state    *disk.State // nil where none is kept
 	verifier *core.Verifier
-	metrics  *edgeMetrics
+	metrics  *guardMetrics
 	logger   atomic.Pointer[zap.Logger]
 	start    sync.Once
 	stop     chan struct{}
@@ -144,11 +144,11 @@ func ReadSigners(path string) (out []string, err error) {
 	return out, lines.Err()
 }
 
-// newEdge checks the configuration and opens the bundle if it is there. A
+// newGuard checks the configuration and opens the bundle if it is there. A
 // configuration that cannot be right is an error; a bundle that is missing or bad
 // is not, since it may be mended while requests are denied. Nothing is written
 // before [edge.begin]: `caddy validate` comes here too, maybe as another user.
-func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
+func newGuard(c *resolved, logger *zap.Logger) (*guard, error) {
 	trust, err := bundle.NewTrust(c.Name, c.Bundle.Audience, c.Bundle.Threshold, c.Signers...)
 	if err != nil {
 		return nil, err
@@ -156,12 +156,12 @@ func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
 	config := core.Config{
 		RecordCache: c.Bundle.RecordCache, NodeCache: c.Bundle.NodeCache, TokenCache: c.Bundle.TokenCache,
 		ClockSkew: time.Duration(c.Bundle.ClockSkew), MaxAge: time.Duration(c.Bundle.MaxAge),
-		Floor: bundle.Floor{Version: c.Bundle.MinVersion, PolicyVersion: c.Bundle.MinPolicyVersion},
+		MinVersion: bundle.MinVersion{Version: c.Bundle.MinVersion, PolicyVersion: c.Bundle.MinPolicyVersion},
 	}
 	if config.TLSTerminators, err = policy.ParseIPs(c.Bundle.TLSTerminators); err != nil {
 		return nil, fmt.Errorf("tls_terminators: %w", err)
 	}
-	e := &edge{
+	e := &guard{
 		name: c.Name, path: c.Bundle.File, trust: trust,
 		stop: make(chan struct{}), stopped: make(chan struct{}), doubts: make(chan chan struct{}),
 	}
@@ -179,7 +179,7 @@ func newEdge(c *resolved, logger *zap.Logger) (*edge, error) {
 		return nil, err
 	}
 	before := living.find(e.name)
-	e.metrics = newEdgeMetrics(e)
+	e.metrics = newGuardMetrics(e)
 	found := e.look(false)
 	if e.verifier.Bundle() == nil {
 		e.resume(before)
@@ -197,52 +197,52 @@ func errState(err error) error {
 // begin remembers the bundle that is in use and begins to watch for others. It
 // does so once, however many configurations use the edge. A place where nothing
 // can be kept is refused, unless it is only full, or locked, at present.
-func (e *edge) begin() (err error) {
-	e.start.Do(func() {
-		e.started = true
-		if b := e.verifier.Bundle(); b != nil {
-			if err = e.remember(&b.Mark); err == nil && e.unstored != nil && !errors.Is(e.storeErr, syscall.ENOSPC) && !errors.Is(e.storeErr, disk.ErrLocked) {
-				err = errState(e.storeErr)
+func (g *guard) begin() (err error) {
+	g.start.Do(func() {
+		g.started = true
+		if b := g.verifier.Bundle(); b != nil {
+			if err = g.remember(&b.Mark); err == nil && g.unstored != nil && !errors.Is(g.storeErr, syscall.ENOSPC) && !errors.Is(g.storeErr, disk.ErrLocked) {
+				err = errState(g.storeErr)
 			}
 		}
-		go e.watch()
+		go g.watch()
 	})
 	return err
 }
 
 // Destruct ends the edge when no configuration uses it any more.
-func (e *edge) Destruct() error {
-	close(e.stop)
-	e.start.Do(func() { close(e.stopped) }) // it has not begun
-	<-e.stopped
-	living.remove(e)
+func (g *guard) Destruct() error {
+	close(g.stop)
+	g.start.Do(func() { close(g.stopped) }) // it has not begun
+	<-g.stopped
+	living.remove(g)
 	return nil
 }
 
-func (e *edge) setLogger(l *zap.Logger) { e.logger.Store(l) }
+func (g *guard) setLogger(l *zap.Logger) { g.logger.Store(l) }
 
-func (e *edge) watch() {
-	defer close(e.stopped)
+func (g *guard) watch() {
+	defer close(g.stopped)
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	doubted := false // since the last tick
 	for {
 		select {
-		case <-e.stop:
+		case <-g.stop:
 			return
-		case looked := <-e.doubts:
+		case looked := <-g.doubts:
 			if !doubted {
-				e.look(true)
+				g.look(true)
 			}
 			doubted = true
 			close(looked)
 		case <-ticker.C:
 			doubted = false
-			e.look(false)
-			e.storeAgain()
-			e.watchStatus()
-			underWayOf(e.name).end(e.verifier)
-			e.watchAge(time.Now())
+			g.look(false)
+			g.storeAgain()
+			g.watchStatus()
+			underWayOf(g.name).end(g.verifier)
+			g.watchAge(time.Now())
 		}
 	}
 }
@@ -253,8 +253,8 @@ const doubtWait = time.Second
 // decide decides a request. Where a node cannot be read, something else may have
 // been written over the bundle in use: the edge looks at once, and the request is
 // decided by what it has then.
-func (e *edge) decide(r *core.Request) core.Decision {
-	d := e.verifier.Verify(r)
+func (g *guard) decide(r *core.Request) core.Decision {
+	d := g.verifier.Verify(r)
 	var node *bundle.NodeError
 	if d.Err == nil || !errors.As(d.Err, &node) {
 		return d
@@ -263,84 +263,84 @@ func (e *edge) decide(r *core.Request) core.Decision {
 	timeout := time.NewTimer(doubtWait)
 	defer timeout.Stop()
 	select {
-	case e.doubts <- looked:
+	case g.doubts <- looked:
 		<-looked
-	case <-e.stopped:
+	case <-g.stopped:
 	case <-timeout.C:
 	}
-	return e.verifier.Verify(r)
+	return g.verifier.Verify(r)
 }
 
 // watchStatus says when requests begin to be denied, or cease to be: a bundle
 // expires, or the clock jumps.
-func (e *edge) watchStatus() {
+func (g *guard) watchStatus() {
 	status := ""
-	err := e.verifier.Status()
+	err := g.verifier.Status()
 	if err != nil {
 		status = err.Error()
 	}
-	if status == e.status {
+	if status == g.status {
 		return
 	}
-	e.status = status
+	g.status = status
 	if err != nil {
-		e.logger.Load().Error("every request is denied", logFields(e.name, err)...)
+		g.logger.Load().Error("every request is denied", logFields(g.name, err)...)
 	} else {
-		e.logger.Load().Info("requests are decided", zap.String("bundle", e.name))
+		g.logger.Load().Info("requests are decided", zap.String("bundle", g.name))
 	}
 }
 
 // look takes over the bundle if it has changed since the last look, or there is
 // doubt that it is what it was. It returns false if there is none.
-func (e *edge) look(doubt bool) bool {
-	seen, err := disk.Look(e.path)
+func (g *guard) look(doubt bool) bool {
+	seen, err := disk.Look(g.path)
 	if err != nil {
-		if e.seen != nil {
-			e.logger.Load().Error("the bundle's file is gone: the one in use stays until it expires", logFields(e.name, err)...)
+		if g.seen != nil {
+			g.logger.Load().Error("the bundle's file is gone: the one in use stays until it expires", logFields(g.name, err)...)
 		}
-		e.seen = nil
+		g.seen = nil
 		return false
 	}
-	same := seen.Same(e.seen)
-	if same && !doubt && (!e.again || time.Now().Before(e.nextLook)) {
+	same := seen.Same(g.seen)
+	if same && !doubt && (!g.again || time.Now().Before(g.nextLook)) {
 		return true
 	}
-	e.seen = seen
-	err = e.load()
-	e.lookAgain(err)
+	g.seen = seen
+	err = g.load()
+	g.lookAgain(err)
 	refusal := ""
 	if err != nil {
 		refusal = err.Error()
 	}
-	if err != nil && !(same && refusal == e.refusal) {
-		e.metrics.refuse(err)
-		e.logger.Load().Error("a bundle was refused: the one in use stays until it expires", logFields(e.name, err)...)
+	if err != nil && !(same && refusal == g.refusal) {
+		g.metrics.refuse(err)
+		g.logger.Load().Error("a bundle was refused: the one in use stays until it expires", logFields(g.name, err)...)
 	}
-	e.refusal = refusal
+	g.refusal = refusal
 	return true
 }
 
 // lookAgain says when the edge looks again at what was refused, though nothing of
 // it can be seen to change: at once where the clock, or the disk, was in the way,
 // else after a while, since it may have been caught half-written.
-func (e *edge) lookAgain(err error) {
+func (g *guard) lookAgain(err error) {
 	var path *fs.PathError
-	e.again, e.nextLook = err != nil, time.Time{}
+	g.again, g.nextLook = err != nil, time.Time{}
 	if err != nil && !errors.Is(err, bundle.ErrFuture) && !errors.As(err, &path) {
-		e.nextLook = time.Now().Add(retryInterval)
+		g.nextLook = time.Now().Add(retryInterval)
 	}
 }
 
 // load takes the bundle on disk into use. A large packed file stays open as long
 // as its bundle is in use, and is closed when that is collected.
-func (e *edge) load() error {
-	b, source, err := disk.OpenBundle(e.path, e.trust)
+func (g *guard) load() error {
+	b, source, err := disk.OpenBundle(g.path, g.trust)
 	if err != nil {
 		return err
 	}
-	if err := e.use(b); err != nil {
+	if err := g.use(b); err != nil {
 		source.Close()
-		return fmt.Errorf("%s: %w", e.path, err)
+		return fmt.Errorf("%s: %w", g.path, err)
 	}
 	return nil
 }
@@ -349,52 +349,52 @@ func (e *edge) load() error {
 // by the edge of the configuration before this one, or before this start (a
 // directory keeps what an earlier bundle needs, also while its notes are being
 // replaced). It is verified like any other.
-func (e *edge) resume(before *edge) {
+func (g *guard) resume(before *guard) {
 	var b *bundle.Bundle
 	var err error
-	if before != nil && before.path == e.path && before.verifier.Bundle() != nil {
-		b, err = before.verifier.Bundle().Under(e.trust)
-	} else if e.state != nil {
-		b, err = e.fromState()
+	if before != nil && before.path == g.path && before.verifier.Bundle() != nil {
+		b, err = before.verifier.Bundle().Under(g.trust)
+	} else if g.state != nil {
+		b, err = g.fromState()
 	}
 	if err == nil && b != nil {
-		err = e.use(b)
+		err = g.use(b)
 	}
 	if err != nil {
-		e.logger.Load().Error("the bundle of before cannot be used", logFields(e.name, err)...)
+		g.logger.Load().Error("the bundle of before cannot be used", logFields(g.name, err)...)
 	}
 }
 
-func (e *edge) fromState() (*bundle.Bundle, error) {
-	last, err := e.state.Last()
+func (g *guard) fromState() (*bundle.Bundle, error) {
+	last, err := g.state.Last()
 	if err != nil || last == nil {
 		return nil, nil // that has been told
 	}
-	source, err := disk.OpenDir(e.path, last.Notes)
+	source, err := disk.OpenDir(g.path, last.Notes)
 	if err != nil {
 		return nil, nil // it is no directory, or there is nothing
 	}
-	return source.Verify(e.trust)
+	return source.Verify(g.trust)
 }
 
 // use activates b: after all checks it is remembered, and then used.
-func (e *edge) use(b *bundle.Bundle) error {
-	if err := e.verifier.Check(b); err != nil {
+func (g *guard) use(b *bundle.Bundle) error {
+	if err := g.verifier.Check(b); err != nil {
 		return err
 	}
-	if err := e.remember(&b.Mark); err != nil {
+	if err := g.remember(&b.Mark); err != nil {
 		return err
 	}
-	if err := e.verifier.Activate(b); err != nil {
+	if err := g.verifier.Activate(b); err != nil {
 		return err
 	}
-	e.logger.Load().Info("bundle in use",
-		zap.String("bundle", e.name),
+	g.logger.Load().Info("bundle in use",
+		zap.String("bundle", g.name),
 		zap.String("policy", b.Policy.Name),
 		zap.Int64("version", b.Manifest.Version),
 		zap.Uint64("keys", b.Manifest.Keys),
 		zap.Time("expires", time.UnixMilli(b.Manifest.Expires)))
-	e.watchStatus()
+	g.watchStatus()
 	return nil
 }
 
@@ -404,50 +404,50 @@ const retryInterval = 5 * time.Second
 
 // remember raises the state. It refuses what the state refuses; a state that
 // cannot be written is no reason to go on with keys that may have been revoked.
-func (e *edge) remember(m *bundle.Mark) error {
-	if e.state == nil {
+func (g *guard) remember(m *bundle.Mark) error {
+	if g.state == nil {
 		return nil
 	}
-	if !e.started {
-		last, _ := e.state.Last() // an error has been told
+	if !g.started {
+		last, _ := g.state.Last() // an error has been told
 		return m.CheckSuccession(last)
 	}
-	err := e.state.Raise(m)
+	err := g.state.Raise(m)
 	if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {
 		return err
 	}
-	told := err != nil && e.storeErr != nil && err.Error() == e.storeErr.Error()
-	e.unstored, e.storeErr, e.nextTry = nil, err, time.Now()
+	told := err != nil && g.storeErr != nil && err.Error() == g.storeErr.Error()
+	g.unstored, g.storeErr, g.nextTry = nil, err, time.Now()
 	if err != nil {
-		e.unstored = m
+		g.unstored = m
 	}
 	if err != nil && !errors.Is(err, disk.ErrLocked) { // whether it is locked costs nothing to see
-		e.nextTry = e.nextTry.Add(retryInterval)
+		g.nextTry = g.nextTry.Add(retryInterval)
 	}
 	if err != nil && !told {
-		e.logger.Load().Error("the state cannot be written: the bundle is used, and after a restart an older one would be believed", logFields(e.name, err)...)
+		g.logger.Load().Error("the state cannot be written: the bundle is used, and after a restart an older one would be believed", logFields(g.name, err)...)
 	}
-	e.metrics.degraded.Store(e.unstored != nil)
+	g.metrics.degraded.Store(g.unstored != nil)
 	return nil
 }
 
 // storeAgain tries again what could not be remembered.
-func (e *edge) storeAgain() {
-	if e.unstored == nil || time.Now().Before(e.nextTry) {
+func (g *guard) storeAgain() {
+	if g.unstored == nil || time.Now().Before(g.nextTry) {
 		return
 	}
-	if err := e.remember(e.unstored); err != nil { // somebody has remembered a later one
-		e.unstored = nil
-		e.metrics.degraded.Store(false)
+	if err := g.remember(g.unstored); err != nil { // somebody has remembered a later one
+		g.unstored = nil
+		g.metrics.degraded.Store(false)
 	}
-	if e.unstored == nil {
-		e.logger.Load().Info("the state is written again", zap.String("bundle", e.name))
+	if g.unstored == nil {
+		g.logger.Load().Info("the state is written again", zap.String("bundle", g.name))
 	}
 }
 
 // restrictsIP says whether the policy in use lets keys be limited to addresses.
-func (e *edge) restrictsIP() bool {
-	b := e.verifier.Bundle()
+func (g *guard) restrictsIP() bool {
+	b := g.verifier.Bundle()
 	return b != nil && b.Policy.Restrictions&policy.RestrictIP != 0
 }
 

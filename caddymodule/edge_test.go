@@ -91,10 +91,10 @@ func (p *publisher) pack(at time.Time, records []bundle.Record) []byte {
 }
 
 // edge is an edge that has begun, with what it logs.
-func (p *publisher) edge(dir, audience string) (*edge, *observer.ObservedLogs) {
+func (p *publisher) guard(dir, audience string) (*guard, *observer.ObservedLogs) {
 	p.t.Helper()
 	level, logs := observer.New(zapcore.InfoLevel)
-	e, err := newEdge(&resolved{
+	e, err := newGuard(&resolved{
 		Name: "shop", Bundle: Bundle{File: filepath.Join(dir, "shop.keystile"), Threshold: 1, Audience: audience},
 		Signers: []string{p.signer}, State: filepath.Join(dir, "state"),
 	}, zap.New(level))
@@ -108,7 +108,7 @@ func (p *publisher) edge(dir, audience string) (*edge, *observer.ObservedLogs) {
 }
 
 // end ends an edge.
-func (p *publisher) end(e *edge) {
+func (p *publisher) end(e *guard) {
 	p.t.Helper()
 	if err := e.Destruct(); err != nil {
 		p.t.Error(err)
@@ -138,7 +138,7 @@ func (p *publisher) write(dir string, pack []byte) {
 }
 
 // version waits until the edge uses a version.
-func (p *publisher) version(e *edge, want time.Time) {
+func (p *publisher) version(e *guard, want time.Time) {
 	p.t.Helper()
 	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		b := e.verifier.Bundle()
@@ -193,7 +193,7 @@ func TestNodesWrittenOver(t *testing.T) {
 	if len(later) <= 16<<20 {
 		t.Fatalf("the test is of no use: %d bytes", len(later))
 	}
-	e, logs := p.edge(dir, bundle.DefaultAudience)
+	e, logs := p.guard(dir, bundle.DefaultAudience)
 	defer p.end(e)
 	for _, key := range keys[:2] {
 		if d := e.decide(request(key)); d.Reason != policy.OK {
@@ -226,7 +226,7 @@ func TestStateLockedElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, logs := p.edge(dir, bundle.DefaultAudience)
+	e, logs := p.guard(dir, bundle.DefaultAudience)
 	defer p.end(e)
 	var last time.Time
 	for i := range 10 {
@@ -249,7 +249,7 @@ func TestStateLockedElsewhere(t *testing.T) {
 func TestWhatAnotherHasRemembered(t *testing.T) {
 	p, dir := newPublisher(t), t.TempDir()
 	p.write(dir, p.pack(hourAgo, nil))
-	e, logs := p.edge(dir, bundle.DefaultAudience)
+	e, logs := p.guard(dir, bundle.DefaultAudience)
 	defer p.end(e)
 	later := hourAgo.Add(time.Minute)
 	remembered, err := bundle.OpenPack(bytes.NewReader(p.pack(later, nil)), int64(len(p.pack(later, nil))))
@@ -280,7 +280,7 @@ func TestAudienceAndBack(t *testing.T) {
 		t.Helper()
 		p.publish(audience, hourAgo)
 		p.write(dir, p.pack(at, nil))
-		e, logs := p.edge(dir, audience)
+		e, logs := p.guard(dir, audience)
 		defer p.end(e)
 		if b := e.verifier.Bundle(); b != nil && b.Manifest.Version != at.UnixMilli() {
 			t.Errorf("version %d is in use", b.Manifest.Version)
@@ -309,7 +309,7 @@ func TestNoteOfTheFuture(t *testing.T) {
 	p.publish(bundle.DefaultAudience, time.Now().Add(time.Hour))
 	ahead := p.pack(hourAgo.Add(2*time.Minute), nil)
 	p.write(dir, ahead)
-	e, logs := p.edge(dir, bundle.DefaultAudience)
+	e, logs := p.guard(dir, bundle.DefaultAudience)
 	p.logged(logs, "refused", bundle.ErrFuture.Error())
 	p.publish(bundle.DefaultAudience, hourAgo)
 	right := p.pack(hourAgo.Add(time.Minute), nil)
@@ -329,13 +329,13 @@ func TestNoteOfTheFuture(t *testing.T) {
 	if err := disk.NewState(state, e.trust).Raise(m); err != nil {
 		t.Fatal(err)
 	}
-	e, logs = p.edge(dir, bundle.DefaultAudience)
+	e, logs = p.guard(dir, bundle.DefaultAudience)
 	p.end(e)
 	p.logged(logs, "refused", bundle.ErrRollback.Error())
 	if err := os.Remove(state); err != nil {
 		t.Fatal(err)
 	}
-	e, logs = p.edge(dir, bundle.DefaultAudience)
+	e, logs = p.guard(dir, bundle.DefaultAudience)
 	defer p.end(e)
 	if b := e.verifier.Bundle(); b == nil || logs.FilterMessageSnippet("refused").Len() > 0 {
 		t.Errorf("without its state: %+v", logs.All())

@@ -74,12 +74,12 @@ func fullBundle(t *testing.T, dir string) (*control.Home, *control.Bundle) {
 	return h, b
 }
 
-func fullEdge(t *testing.T, dir string, b *control.Bundle) *edge {
+func fullEdge(t *testing.T, dir string, b *control.Bundle) *guard {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return testEdge(t, b, filepath.Join(dir, "state"), nil)
+	return testGuard(t, b, filepath.Join(dir, "state"), nil)
 }
 
 func must[T any](v T, err error) T {

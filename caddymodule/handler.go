@@ -46,7 +46,7 @@ type Handler struct {
 	// is denied, since the policy speaks of what clients send.
 	Rewritten bool `json:"rewritten,omitempty"`
 
-	edge     *edge
+	guard    *guard
 	server   *caddyhttp.Server
 	underWay *underWay
 	logger   *zap.Logger
@@ -77,7 +77,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.edge, err = app.(*App).edge(h.Bundle); err != nil {
+	if h.guard, err = app.(*App).guard(h.Bundle); err != nil {
 		return err
 	}
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
@@ -85,7 +85,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return errors.New("it can only be used in a server of the http app")
 	}
 	h.server, h.underWay = server, underWayOf(h.Bundle)
-	if server.TrustedProxiesStrict == 0 && h.edge.restrictsIP() && trustsProxies(server) {
+	if server.TrustedProxiesStrict == 0 && h.guard.restrictsIP() && trustsProxies(server) {
 		return fmt.Errorf("bundle %q limits keys to IP addresses, and the server trusts proxies without trusted_proxies_strict, so that a client could choose its address: add `trusted_proxies_strict` beside trusted_proxies", h.Bundle)
 	}
 	return checkPlainHTTP(ctx, server)
@@ -96,9 +96,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	x := &exchange{handler: h, r: r}
 	t := translations.Get().(*translation)
 	x.translate(t)
-	x.decision = h.edge.decide(&t.request)
+	x.decision = h.guard.decide(&t.request)
 	d := &x.decision
-	h.edge.metrics.requests[d.Reason].Inc()
+	h.guard.metrics.requests[d.Reason].Inc()
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(x.placeholder)
 	}

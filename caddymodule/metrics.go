@@ -38,16 +38,16 @@ func registerMetrics(registry *prometheus.Registry) {
 	}
 }
 
-// edgeMetrics are one edge's, looked up once.
-type edgeMetrics struct {
+// guardMetrics are one edge's, looked up once.
+type guardMetrics struct {
 	requests [policy.NumReasons]prometheus.Counter
 	bundle   string
 	// degraded is set while what is in use could not be remembered.
 	degraded atomic.Bool
 }
 
-func newEdgeMetrics(e *edge) *edgeMetrics {
-	m := &edgeMetrics{bundle: e.name}
+func newGuardMetrics(e *guard) *guardMetrics {
+	m := &guardMetrics{bundle: e.name}
 	for i := range m.requests {
 		m.requests[i] = requests.WithLabelValues(e.name, policy.Reason(i).String())
 	}
@@ -59,7 +59,7 @@ func newEdgeMetrics(e *edge) *edgeMetrics {
 }
 
 // refuse counts a bundle that was not taken into use.
-func (m *edgeMetrics) refuse(err error) {
+func (m *guardMetrics) refuse(err error) {
 	cause := "invalid"
 	switch {
 	case errors.Is(err, bundle.ErrRollback):
@@ -76,23 +76,23 @@ func (m *edgeMetrics) refuse(err error) {
 // configuration takes another's place a bundle has two edges, and the later one
 // counts.
 type gauges struct {
-	mu    sync.Mutex
-	edges []*edge
+	mu     sync.Mutex
+	guards []*guard
 }
 
 var living gauges
 
-func (g *gauges) add(e *edge) {
+func (g *gauges) add(e *guard) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.edges = append(g.edges, e)
+	g.guards = append(g.guards, e)
 }
 
 // find returns the latest edge of a bundle, or nil.
-func (g *gauges) find(name string) *edge {
+func (g *gauges) find(name string) *guard {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, e := range slices.Backward(g.edges) {
+	for _, e := range slices.Backward(g.guards) {
 		if e.name == name {
 			return e
 		}
@@ -100,10 +100,10 @@ func (g *gauges) find(name string) *edge {
 	return nil
 }
 
-func (g *gauges) remove(e *edge) {
+func (g *gauges) remove(e *guard) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.edges = slices.DeleteFunc(g.edges, func(other *edge) bool { return other == e })
+	g.guards = slices.DeleteFunc(g.guards, func(other *guard) bool { return other == e })
 }
 
 func gauge(name, help string) *prometheus.Desc {
@@ -131,7 +131,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	seen := make(map[string]bool)
-	for _, e := range slices.Backward(g.edges) {
+	for _, e := range slices.Backward(g.guards) {
 		if !seen[e.name] {
 			seen[e.name] = true
 			e.collect(ch)
@@ -139,9 +139,9 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func (e *edge) collect(ch chan<- prometheus.Metric) {
+func (g *guard) collect(ch chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, v float64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, e.name)
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, g.name)
 	}
 	flag := func(d *prometheus.Desc, set bool) {
 		v := 0.0
@@ -150,13 +150,13 @@ func (e *edge) collect(ch chan<- prometheus.Metric) {
 		}
 		send(d, v)
 	}
-	flag(inForce, e.verifier.Status() == nil)
-	flag(degraded, e.metrics.degraded.Load())
-	if b := e.verifier.Bundle(); b != nil {
+	flag(inForce, g.verifier.Status() == nil)
+	flag(degraded, g.metrics.degraded.Load())
+	if b := g.verifier.Bundle(); b != nil {
 		send(version, float64(b.Manifest.Version)/1000)
 		send(age, time.Since(time.UnixMilli(b.Manifest.Version)).Seconds())
 		send(expires, float64(b.Manifest.Expires)/1000)
 		send(keys, float64(b.Manifest.Keys))
-		e.collectAge(ch, b)
+		g.collectAge(ch, b)
 	}
 }

@@ -140,7 +140,7 @@ func TestRestart(t *testing.T) {
 	s.within("min_version", 503, header)
 	copyFile(t, newer, b.File())
 	s.within("min_version is reached", 401, header)
-	if err := s.reload(h, off(fmt.Sprintf("min_version 0 %d", opened.Note.Version+1)), withMetrics, "vinr"); err != nil {
+	if err := s.reload(h, off(fmt.Sprintf("min_version 0 %d", opened.PolicyNote.Version+1)), withMetrics, "vinr"); err != nil {
 		t.Fatal(err)
 	}
 	s.within("a policy version below the lowest", 503, header)
@@ -399,7 +399,7 @@ func TestRotation(t *testing.T) {
 // policy note of b.
 func forge(t *testing.T, b *bundle.Bundle, compiled []byte, publisher note.Signer, at time.Time) []byte {
 	t.Helper()
-	publication := &bundle.Publication{Notes: bundle.Notes{Policy: b.Notes.Policy}, Compiled: compiled, Note: &b.Note}
+	publication := &bundle.Publication{Notes: bundle.Notes{PolicyNote: b.Notes.PolicyNote}, Compiled: compiled, Note: &b.PolicyNote}
 	var nodes bundle.Nodes
 	tree, err := bundle.Build(nil, nodes.Add)
 	if err != nil {

@@ -212,11 +212,11 @@ func (c *check) preflight(p *policy.Policy) bool {
 	for _, s := range p.Sources {
 		fields = append(fields, s.Name)
 	}
-	if token && !slices.Contains(fields, p.Token.Source.Name) {
-		fields = append(fields, p.Token.Source.Name)
+	if token && !slices.Contains(fields, p.CustomerToken.Source.Name) {
+		fields = append(fields, p.CustomerToken.Source.Name)
 	}
 	fields = append(fields, "Content-Type")
-	c.decision.Outcome = Answer
+	c.decision.Outcome = Respond
 	c.decision.Status = 204
 	c.decision.Header = []Header{
 		{Name: "Access-Control-Allow-Origin", Value: "*"},
@@ -277,7 +277,7 @@ func (c *check) customerToken() policy.Reason {
 	if c.match.Route == nil || !c.match.Route.Token {
 		return policy.OK
 	}
-	t := c.snapshot.bundle.Policy.Token
+	t := c.snapshot.bundle.Policy.CustomerToken
 	n, line := count(c.lines, t.Source.Header)
 	if n == 0 {
 		return policy.TokenMissing
@@ -286,7 +286,7 @@ func (c *check) customerToken() policy.Reason {
 	if n > 1 || !ok {
 		return policy.TokenInvalid
 	}
-	claims, err := c.verifier.tokens.Verify(t, c.snapshot.bundle.Note.Policy, raw, c.now)
+	claims, err := c.verifier.tokens.Verify(t, c.snapshot.bundle.PolicyNote.PolicyHash, raw, c.now)
 	if err != nil || !claims.Bound(t, c.entry.key.Tenant, c.entry.key.Environment, c.entry.key.ID) {
 		return policy.TokenInvalid
 	}
@@ -307,11 +307,11 @@ func (c *check) permission() policy.Reason {
 		return policy.NoRoute
 	case !route.Kinds.Has(c.kind):
 		return policy.WrongKind
-	case c.entry.restricted && !c.addressAllowed(c.entry.record.Prefixes):
+	case c.entry.limited && !c.addressAllowed(c.entry.record.Prefixes):
 		return policy.IP
-	case c.entry.restricted && !c.originAllowed():
+	case c.entry.limited && !c.originAllowed():
 		return policy.Referrer
-	case c.entry.restricted && !c.endpointAllowed():
+	case c.entry.limited && !c.endpointAllowed():
 		return policy.Endpoint
 	case route.TenantParam != "" && (key.Tenant == "" || !c.match.ParamIs(route.TenantParam, key.Tenant)):
 		return policy.Tenant
@@ -338,7 +338,7 @@ func (c *check) addressAllowed(allowed []netip.Prefix) bool {
 }
 
 func (c *check) originAllowed() bool {
-	if len(c.entry.origins) == 0 {
+	if len(c.entry.referrers) == 0 {
 		return true
 	}
 	var origin, referer []string
@@ -350,7 +350,7 @@ func (c *check) originAllowed() bool {
 			referer = append(referer, l.Value)
 		}
 	}
-	for _, o := range c.entry.origins {
+	for _, o := range c.entry.referrers {
 		if o.Allows(origin, referer) {
 			return true
 		}
@@ -371,7 +371,7 @@ func (c *check) endpointAllowed() bool {
 }
 
 func (c *check) scopeAllowed(route *policy.Route, scoped bool) bool {
-	if route.Unrestricted && c.entry.restricted {
+	if route.OnlyUnlimited && c.entry.limited {
 		return false
 	}
 	if !scoped {

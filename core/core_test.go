@@ -286,7 +286,7 @@ func TestCachedRecordsFollow(t *testing.T) {
 	activate()
 	check("active", policy.OK)
 	activate()
-	check("after a heartbeat", policy.OK)
+	check("after a renewal", policy.OK)
 	records[400].Status = bundle.Revoked
 	activate()
 	check("after another key's change", policy.OK)

@@ -11,9 +11,9 @@ type Outcome uint8
 
 // The outcomes. The zero value denies.
 const (
-	Deny   Outcome = iota // send the decision's answer, and nothing upstream
-	Allow                 // pass the request on, with the decision's header changes
-	Answer                // the edge itself answers: a CORS preflight
+	Deny    Outcome = iota // send the decision's answer, and nothing upstream
+	Allow                  // pass the request on, with the decision's header changes
+	Respond                // the edge itself answers: a CORS preflight
 )
 
 // Header is one header line.

@@ -286,18 +286,18 @@ func TestFloor(t *testing.T) {
 	now := time.Now()
 	p := newPublisher(t, compiled(t, "default"), now)
 	b := p.bundle(now.Add(time.Second))
-	version, policyVersion := b.Manifest.Version, b.Note.Version
+	version, policyVersion := b.Manifest.Version, b.PolicyNote.Version
 	for name, tt := range map[string]struct {
-		floor bundle.Floor
+		floor bundle.MinVersion
 		want  error
 	}{
-		"none":                   {bundle.Floor{}, nil},
-		"at it":                  {bundle.Floor{Version: version, PolicyVersion: policyVersion}, nil},
-		"below":                  {bundle.Floor{Version: version + 1}, bundle.ErrRollback},
-		"below of the policy":    {bundle.Floor{PolicyVersion: policyVersion + 1}, bundle.ErrRollback},
-		"the other's is no help": {bundle.Floor{Version: version + 1, PolicyVersion: policyVersion}, bundle.ErrRollback},
+		"none":                   {bundle.MinVersion{}, nil},
+		"at it":                  {bundle.MinVersion{Version: version, PolicyVersion: policyVersion}, nil},
+		"below":                  {bundle.MinVersion{Version: version + 1}, bundle.ErrRollback},
+		"below of the policy":    {bundle.MinVersion{PolicyVersion: policyVersion + 1}, bundle.ErrRollback},
+		"the other's is no help": {bundle.MinVersion{Version: version + 1, PolicyVersion: policyVersion}, bundle.ErrRollback},
 	} {
-		v := newVerifier(t, core.Config{Floor: tt.floor})
+		v := newVerifier(t, core.Config{MinVersion: tt.floor})
 		if err := v.Activate(b); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -305,7 +305,7 @@ func TestFloor(t *testing.T) {
 			t.Errorf("%s: in use is %v", name, v.Bundle())
 		}
 	}
-	if _, err := core.New(core.Config{Floor: bundle.Floor{Version: -1}}); err == nil {
+	if _, err := core.New(core.Config{MinVersion: bundle.MinVersion{Version: -1}}); err == nil {
 		t.Error("a negative floor was taken")
 	}
 }

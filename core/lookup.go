@@ -30,14 +30,14 @@ type entry struct {
 	kind       uint8 // as in the policy
 	env        uint8
 	status     bundle.Status
-	restricted bool   // to addresses, origins or endpoints
+	limited    bool   // to addresses, origins or endpoints
 	scopes     string // as in key
 	upstream   []Header
 
 	key       Key
 	leaf      bundle.Hash // where the record stands
 	record    *bundle.Record
-	origins   []policy.Origin
+	referrers []policy.ReferrerPattern
 	endpoints []policy.EndpointPattern
 }
 
@@ -52,7 +52,7 @@ func (e *entry) cost() int64 {
 	r := e.record
 	n := cache.Entry + int(unsafe.Sizeof(*e)) + int(unsafe.Sizeof(*r)) + int(unsafe.Sizeof(Header{}))*cap(e.upstream) +
 		int(unsafe.Sizeof(netip.Prefix{}))*cap(r.Prefixes) + int(unsafe.Sizeof(policy.Limit{}))*cap(r.Limits) +
-		int(unsafe.Sizeof(policy.Origin{}))*cap(e.origins) + 256*len(e.endpoints)
+		int(unsafe.Sizeof(policy.ReferrerPattern{}))*cap(e.referrers) + 256*len(e.endpoints)
 	for _, s := range []string{r.KeyID, r.Kind, r.Environment, r.Tenant, e.scopes} {
 		n += allocated(len(s))
 	}
@@ -140,7 +140,7 @@ func (c *check) find() (*entry, error) {
 func newEntry(rec *bundle.Record, s *snapshot, leaf bundle.Hash) (*entry, error) {
 	e := &entry{
 		digest: rec.Digest, policies: s.policies, expires: never, notBefore: rec.NotBefore, status: rec.Status,
-		restricted: len(rec.Prefixes)+len(rec.Referrers)+len(rec.Endpoints) > 0, record: rec, leaf: leaf,
+		limited: len(rec.Prefixes)+len(rec.Referrers)+len(rec.Endpoints) > 0, record: rec, leaf: leaf,
 		key: Key{
 			ID: rec.KeyID, Kind: rec.Kind, Environment: rec.Environment, Tenant: rec.Tenant,
 			Scopes: strings.Join(rec.Scopes, " "), Status: rec.Status,
@@ -156,11 +156,11 @@ func newEntry(rec *bundle.Record, s *snapshot, leaf bundle.Hash) (*entry, error)
 		e.expires = rec.Expires
 	}
 	for _, r := range rec.Referrers {
-		o, err := policy.ParseOrigin(r)
+		o, err := policy.ParseReferrer(r)
 		if err != nil {
 			return nil, fmt.Errorf("key %s: %w", rec.KeyID, err)
 		}
-		e.origins = append(e.origins, o)
+		e.referrers = append(e.referrers, o)
 	}
 	for _, p := range rec.Endpoints {
 		pattern, err := policy.ParseEndpoint(p)

@@ -34,9 +34,9 @@ type Config struct {
 	// MaxAge denies everything once the bundle was signed longer ago than this;
 	// 0 leaves it at the bundle's own expiry.
 	MaxAge time.Duration
-	// Floor is the lowest bundle that is accepted, for edges that cannot keep
+	// MinVersion is the lowest bundle that is accepted, for edges that cannot keep
 	// what they have accepted across restarts.
-	Floor bundle.Floor
+	MinVersion bundle.MinVersion
 	// TLSTerminators are socket peers that end TLS in front of this edge. A
 	// request from one counts as HTTPS if its only X-Forwarded-Proto line is
 	// "https" or "wss" (R3).
@@ -77,7 +77,7 @@ func New(config Config) (*Verifier, error) {
 	if config.ClockSkew < 0 || config.MaxAge < 0 {
 		return nil, errors.New("clock_skew and max_age cannot be negative")
 	}
-	if f := config.Floor; f.Version < 0 || f.PolicyVersion < 0 {
+	if f := config.MinVersion; f.Version < 0 || f.PolicyVersion < 0 {
 		return nil, errors.New("min_version cannot be negative")
 	}
 	setDefault(&config.RecordCache, 64*mib)
@@ -119,7 +119,7 @@ func (v *Verifier) Wait() {
 // the future ([bundle.ErrRollback], [bundle.ErrForked], [bundle.ErrFuture]).
 // One that has expired can, and then denies everything.
 func (v *Verifier) Check(b *bundle.Bundle) error {
-	if err := v.config.Floor.Check(&b.Mark); err != nil {
+	if err := v.config.MinVersion.Check(&b.Mark); err != nil {
 		return err
 	}
 	if old := v.current.Load(); old != nil {
@@ -144,7 +144,7 @@ func (v *Verifier) Activate(b *bundle.Bundle) error {
 	next := &snapshot{bundle: b, generation: 1, policies: 1}
 	if old := v.current.Load(); old != nil {
 		next.generation, next.policies = old.generation, old.policies
-		if b.Note.Policy != old.bundle.Note.Policy || !sameAllowed(b, old.bundle) {
+		if b.PolicyNote.PolicyHash != old.bundle.PolicyNote.PolicyHash || !sameAllowed(b, old.bundle) {
 			next.policies++
 			next.generation++
 		} else if b.Manifest.Root != old.bundle.Manifest.Root {
@@ -156,7 +156,7 @@ func (v *Verifier) Activate(b *bundle.Bundle) error {
 }
 
 func sameAllowed(a, b *bundle.Bundle) bool {
-	return slices.Equal(a.Note.Kinds, b.Note.Kinds) && slices.Equal(a.Note.Environments, b.Note.Environments)
+	return slices.Equal(a.PolicyNote.Kinds, b.PolicyNote.Kinds) && slices.Equal(a.PolicyNote.Environments, b.PolicyNote.Environments)
 }
 
 // Bundle returns the active bundle, or nil.

@@ -635,7 +635,7 @@ func TestExpiry(t *testing.T) {
 		t.Fatal(err)
 	}
 	const life = 12 * time.Second
-	publication := &bundle.Publication{Notes: bundle.Notes{Policy: opened.Notes.Policy}, Compiled: source.Compiled, Note: &opened.Note}
+	publication := &bundle.Publication{Notes: bundle.Notes{PolicyNote: opened.Notes.PolicyNote}, Compiled: source.Compiled, Note: &opened.PolicyNote}
 	signed := time.Now()
 	notes, err := publication.Manifest(bundle.Tree{Root: opened.Manifest.Root, Keys: opened.Manifest.Keys}, signed.UnixMilli(), life, publisher)
 	if err != nil {

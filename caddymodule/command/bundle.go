@@ -335,7 +335,7 @@ func printState(cmd *cobra.Command, b *control.Bundle, done string) error {
 		return err
 	}
 	defer source.Close()
-	s := stateOf(opened)
+	s := summaryOf(opened)
 	return output(cmd, s, func(w io.Writer) {
 		fmt.Fprintf(w, "%s bundle %s: %d keys, version %d, expires %s.\n", done, s.Name, s.Keys, s.Version, s.Expires.Format(time.RFC3339))
 	})

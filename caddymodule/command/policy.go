@@ -101,7 +101,7 @@ func readTable(args []string) (source []byte, file string, err error) {
 	return source, args[0] + "/conformance.yaml", err
 }
 
-func report(cmd *cobra.Command, outcomes []table.Outcome) error {
+func report(cmd *cobra.Command, outcomes []table.RowResult) error {
 	type failure struct {
 		Row   string `json:"row"`
 		Error string `json:"error"`

@@ -112,7 +112,7 @@ it is that one.`,
 			}
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "Signed by %s: policy %s of bundle %s for %s, version %d; kinds %s, environments %s; publishers %s.\n",
-			key.Name(), n.Policy, n.Name, n.Audience, n.Version, strings.Join(n.Kinds, " "), strings.Join(n.Environments, " "), strings.Join(n.Publishers, " "))
+			key.Name(), n.PolicyHash, n.Name, n.Audience, n.Version, strings.Join(n.Kinds, " "), strings.Join(n.Environments, " "), strings.Join(n.Publishers, " "))
 		out, err := f.GetString("out")
 		if err != nil {
 			return err
@@ -149,8 +149,8 @@ func checkNotePolicy(cmd *cobra.Command, n *bundle.PolicyNote) error {
 	if err != nil {
 		return err
 	}
-	if hash := bundle.HashOf(p.Encode()); hash != n.Policy {
-		return fmt.Errorf("the note is for the policy %s, and %s with these hosts and key sets is %s: it is not signed", n.Policy, from, hash)
+	if hash := bundle.HashOf(p.Encode()); hash != n.PolicyHash {
+		return fmt.Errorf("the note is for the policy %s, and %s with these hosts and key sets is %s: it is not signed", n.PolicyHash, from, hash)
 	}
 	return nil
 }

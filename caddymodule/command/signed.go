@@ -15,8 +15,8 @@ import (
 	"github.com/keystile/keystile/internal/disk"
 )
 
-// state is what is in a signed bundle.
-type state struct {
+// summary is what is in a signed bundle.
+type summary struct {
 	Name          string    `json:"name"`
 	Audience      string    `json:"audience"`
 	Policy        string    `json:"policy"`
@@ -34,12 +34,12 @@ type state struct {
 	Hosts         []string  `json:"hosts"`
 }
 
-func stateOf(b *bundle.Bundle) state {
-	s := state{
-		Name: b.Note.Name, Audience: b.Note.Audience, Policy: b.Policy.Name, PolicyVersion: b.Note.Version,
-		PolicyHash: b.Note.Policy.String(), Version: b.Manifest.Version, Signed: time.UnixMilli(b.Manifest.Version).UTC(),
+func summaryOf(b *bundle.Bundle) summary {
+	s := summary{
+		Name: b.PolicyNote.Name, Audience: b.PolicyNote.Audience, Policy: b.Policy.Name, PolicyVersion: b.PolicyNote.Version,
+		PolicyHash: b.PolicyNote.PolicyHash.String(), Version: b.Manifest.Version, Signed: time.UnixMilli(b.Manifest.Version).UTC(),
 		Expires: time.UnixMilli(b.Manifest.Expires).UTC(), Life: b.Life().String(), Keys: b.Manifest.Keys, Root: b.Manifest.Root.String(),
-		Kinds: b.Note.Kinds, Environments: b.Note.Environments, Publishers: b.Note.Publishers, Hosts: []string{},
+		Kinds: b.PolicyNote.Kinds, Environments: b.PolicyNote.Environments, Publishers: b.PolicyNote.Publishers, Hosts: []string{},
 	}
 	for _, h := range b.Policy.Hosts {
 		s.Hosts = append(s.Hosts, h.Name)
@@ -54,9 +54,9 @@ func inspectCommand() *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 	})
 	cmd.RunE = withOpened(func(cmd *cobra.Command, b *bundle.Bundle) error {
-		s := stateOf(b)
+		s := summaryOf(b)
 		return output(cmd, s, func(w io.Writer) {
-			fmt.Fprintf(w, "%s\n%s\n", b.Notes.Policy, b.Notes.Manifest)
+			fmt.Fprintf(w, "%s\n%s\n", b.Notes.PolicyNote, b.Notes.Manifest)
 			fmt.Fprintf(w, "Policy %s, hosts %s.\nSigned %s, expires %s, %d keys.\n", s.Policy, strings.Join(s.Hosts, " "),
 				s.Signed.Format(time.RFC3339), s.Expires.Format(time.RFC3339), s.Keys)
 			fmt.Fprintln(w, lifeOf(b, time.Now()))
@@ -69,7 +69,7 @@ func inspectCommand() *cobra.Command {
 func lifeOf(b *bundle.Bundle, now time.Time) string {
 	left := b.Left(now).Round(time.Second)
 	if left <= 0 {
-		return fmt.Sprintf("It has expired, and every request is denied: give `caddy keystile bundle renew --every 5m --bundle %s`.", b.Note.Name)
+		return fmt.Sprintf("It has expired, and every request is denied: give `caddy keystile bundle renew --every 5m --bundle %s`.", b.PolicyNote.Name)
 	}
 	s := fmt.Sprintf("%s of its life of %s are left", left, b.Life())
 	if b.Due(now) == bundle.Fresh {
@@ -98,7 +98,7 @@ func verifyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s := stateOf(b)
+		s := summaryOf(b)
 		return output(cmd, s, func(w io.Writer) {
 			fmt.Fprintf(w, "Bundle %s is good: %d keys, version %d, expires %s.\n", s.Name, keys, s.Version, s.Expires.Format(time.RFC3339))
 		})
@@ -137,8 +137,8 @@ func diffCommand() *cobra.Command {
 
 // difference is what [diffCommand] prints.
 type difference struct {
-	Before  state    `json:"before"`
-	After   state    `json:"after"`
+	Before  summary  `json:"before"`
+	After   summary  `json:"after"`
 	Nodes   int      `json:"new_nodes"`
 	Bytes   int      `json:"new_bytes"`
 	Added   []string `json:"added"`
@@ -147,7 +147,7 @@ type difference struct {
 }
 
 func printDifference(cmd *cobra.Command, before, after *bundle.Bundle, d *bundle.Difference) error {
-	out := difference{stateOf(before), stateOf(after), d.Nodes, d.Bytes, []string{}, []string{}, []string{}}
+	out := difference{summaryOf(before), summaryOf(after), d.Nodes, d.Bytes, []string{}, []string{}, []string{}}
 	for _, c := range d.Changes {
 		switch {
 		case c.Before == nil:
@@ -194,8 +194,8 @@ func packCommand() *cobra.Command {
 		if err := progress(cmd, "packing", func() error { return disk.WritePack(target, b, source.Compiled) }); err != nil {
 			return err
 		}
-		return output(cmd, stateOf(b), func(w io.Writer) {
-			fmt.Fprintf(w, "Packed bundle %s into %s: %d keys, version %d.\n", b.Note.Name, target, b.Manifest.Keys, b.Manifest.Version)
+		return output(cmd, summaryOf(b), func(w io.Writer) {
+			fmt.Fprintf(w, "Packed bundle %s into %s: %d keys, version %d.\n", b.PolicyNote.Name, target, b.Manifest.Keys, b.Manifest.Version)
 		})
 	})
 	return cmd
@@ -235,8 +235,8 @@ new one.
 		}); err != nil {
 			return err
 		}
-		return output(cmd, map[string]any{"bundle": stateOf(b), "written": written, "removed": removed}, func(w io.Writer) {
-			fmt.Fprintf(w, "Unpacked bundle %s into %s: %d keys, version %d, %d new nodes", b.Note.Name, target, b.Manifest.Keys, b.Manifest.Version, written)
+		return output(cmd, map[string]any{"bundle": summaryOf(b), "written": written, "removed": removed}, func(w io.Writer) {
+			fmt.Fprintf(w, "Unpacked bundle %s into %s: %d keys, version %d, %d new nodes", b.PolicyNote.Name, target, b.Manifest.Keys, b.Manifest.Version, written)
 			if prune {
 				fmt.Fprintf(w, ", %d old files removed", removed)
 			}

@@ -77,14 +77,14 @@ func Open(notes Notes, compiled []byte, nodes NodeSource, trust *Trust) (*Bundle
 	if err != nil {
 		return nil, err
 	}
-	if HashOf(compiled) != mark.Note.Policy {
+	if HashOf(compiled) != mark.PolicyNote.PolicyHash {
 		return nil, errors.New("compiled policy: its bytes do not have the hash that the policy note names: publish again")
 	}
 	p, err := policy.Decode(compiled)
 	if err != nil {
 		return nil, err
 	}
-	allowed, err := newAllowed(&mark.Note, p)
+	allowed, err := newAllowed(&mark.PolicyNote, p)
 	if err != nil {
 		return nil, fmt.Errorf("policy note: %w", err)
 	}

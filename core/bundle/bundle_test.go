@@ -270,7 +270,7 @@ func TestOpenRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	swapped := Notes{Policy: p.notes.Manifest, Manifest: p.notes.Policy}
+	swapped := Notes{PolicyNote: p.notes.Manifest, Manifest: p.notes.PolicyNote}
 	for name, tt := range map[string]struct {
 		notes    Notes
 		compiled []byte
@@ -278,25 +278,25 @@ func TestOpenRefuses(t *testing.T) {
 		want     string
 	}{
 		"stranger trusted":      {p.notes, p.pub.Compiled, trustOf("test", "edge", 1, stranger.key), "none of the trusted keys"},
-		"too few signers":       {Notes{oneSigned.Notes.Policy, p.notes.Manifest}, p.pub.Compiled, p.trust(t, 2), "are needed"},
+		"too few signers":       {Notes{oneSigned.Notes.PolicyNote, p.notes.Manifest}, p.pub.Compiled, p.trust(t, 2), "are needed"},
 		"other audience":        {p.notes, p.pub.Compiled, trustOf("test", "other", 1, one, two), "audience"},
 		"other name":            {p.notes, p.pub.Compiled, trustOf("other", "edge", 1, one, two), "for the bundle"},
 		"wrong publisher":       {wrongPublisher, p.pub.Compiled, p.trust(t, 2), "none of the trusted keys"},
-		"manifest of another":   {Notes{otherNote.Notes.Policy, p.notes.Manifest}, p.pub.Compiled, p.trust(t, 2), "another policy note"},
+		"manifest of another":   {Notes{otherNote.Notes.PolicyNote, p.notes.Manifest}, p.pub.Compiled, p.trust(t, 2), "another policy note"},
 		"notes swapped":         {swapped, p.pub.Compiled, p.trust(t, 1), "none of the trusted keys"},
 		"other compiled policy": {p.notes, append(slices.Clone(p.pub.Compiled), 0), p.trust(t, 2), "do not have the hash"},
 		"no compiled policy":    {p.notes, nil, p.trust(t, 2), "do not have the hash"},
 		"no notes":              {Notes{}, p.pub.Compiled, p.trust(t, 2), "malformed"},
 		"unsigned note":         {Notes{[]byte(p.pub.Note.text()), p.notes.Manifest}, p.pub.Compiled, p.trust(t, 1), "malformed"},
 		"empty signature":       {Notes{[]byte(p.pub.Note.text() + "\n— one \n"), p.notes.Manifest}, p.pub.Compiled, p.trust(t, 1), "malformed"},
-		"very long note":        {Notes{append(slices.Clone(p.notes.Policy), make([]byte, MaxNote)...), p.notes.Manifest}, p.pub.Compiled, p.trust(t, 1), "at most"},
+		"very long note":        {Notes{append(slices.Clone(p.notes.PolicyNote), make([]byte, MaxNote)...), p.notes.Manifest}, p.pub.Compiled, p.trust(t, 1), "at most"},
 	} {
 		if err := open(tt.notes, tt.compiled, tt.trust); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// Lines of unknown signers are ignored.
-	lines := slices.Concat(p.notes.Policy, lastLine(t, p.pub.Note.text(), stranger))
+	lines := slices.Concat(p.notes.PolicyNote, lastLine(t, p.pub.Note.text(), stranger))
 	if err := open(Notes{lines, p.notes.Manifest}, p.pub.Compiled, p.trust(t, 2)); err != nil {
 		t.Errorf("an unknown signer's line: %v", err)
 	}
@@ -418,7 +418,7 @@ func TestTime(t *testing.T) {
 	if m, err := ParseManifest(b.Notes.Manifest); err != nil || *m != b.Manifest {
 		t.Errorf("%+v, %v", m, err)
 	}
-	for _, bad := range [][]byte{nil, []byte("\n\n"), b.Notes.Policy, b.Notes.Manifest[1:]} {
+	for _, bad := range [][]byte{nil, []byte("\n\n"), b.Notes.PolicyNote, b.Notes.Manifest[1:]} {
 		if _, err := ParseManifest(bad); err == nil {
 			t.Errorf("%q is a manifest", bad)
 		}
@@ -658,7 +658,7 @@ func FuzzNode(f *testing.F) {
 
 func FuzzNotes(f *testing.F) {
 	p := publish(f, testRecords(3))
-	f.Add(p.pub.Note.text(), (&Manifest{PolicyNote: p.pub.Note.Hash(), Version: 1, Expires: 2, Keys: 3, Root: p.tree.Root}).text())
+	f.Add(p.pub.Note.text(), (&Manifest{PolicyNoteHash: p.pub.Note.Hash(), Version: 1, Expires: 2, Keys: 3, Root: p.tree.Root}).text())
 	f.Fuzz(func(t *testing.T, a, b string) {
 		if n, err := parsePolicyNote(a); err == nil && n.text() != a {
 			t.Error("a policy note is read as another text")

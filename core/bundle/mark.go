@@ -9,13 +9,13 @@ import (
 )
 
 // Notes are the signed texts of a bundle, as exact bytes.
-type Notes struct{ Policy, Manifest []byte }
+type Notes struct{ PolicyNote, Manifest []byte }
 
 // Mark is a verified pair of notes: what a bundle says of itself, and what an
 // edge remembers of the highest bundle that it has accepted.
 type Mark struct {
-	Note     PolicyNote
-	Manifest Manifest
+	PolicyNote PolicyNote
+	Manifest   Manifest
 	// Notes are the bytes that were verified.
 	Notes Notes
 
@@ -25,11 +25,11 @@ type Mark struct {
 
 // Open verifies the signatures of both notes and that they belong together.
 func (t *Trust) Open(notes Notes) (*Mark, error) {
-	note, err := t.openPolicyNote(notes.Policy)
+	note, err := t.openPolicyNote(notes.PolicyNote)
 	if err != nil {
 		return nil, fmt.Errorf("policy note: %w", err)
 	}
-	m := &Mark{Note: *note, Notes: notes}
+	m := &Mark{PolicyNote: *note, Notes: notes}
 	if err := m.openManifest(); err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
@@ -50,7 +50,7 @@ const (
 var (
 	ErrExpired = errors.New("the bundle has expired: `bundle renew` signs it again")
 	ErrFuture  = errors.New("the bundle was signed in this clock's future: check the clock here and at the publisher")
-	ErrTooOld  = errors.New("the bundle is older than max_age: check that the publisher's heartbeat arrives")
+	ErrTooOld  = errors.New("the bundle is older than max_age: check that it is renewed")
 )
 
 // CheckTime says why the bundle cannot be used at now. maxAge 0 is no bound. A
@@ -58,7 +58,7 @@ var (
 // right time would be older, for as long as its signer's clock was ahead.
 func (m *Mark) CheckTime(now time.Time, clockSkew, maxAge time.Duration) error {
 	switch ms, signed := now.UnixMilli(), m.Manifest.Version; {
-	case max(signed, m.Note.Version) > ms+clockSkew.Milliseconds():
+	case max(signed, m.PolicyNote.Version) > ms+clockSkew.Milliseconds():
 		return ErrFuture
 	case ms >= m.Manifest.Expires:
 		return ErrExpired
@@ -104,7 +104,7 @@ func (m *Mark) Due(now time.Time) Due {
 	return Fresh
 }
 
-// Errors of [Mark.CheckSuccession] and [Floor.Check].
+// Errors of [Mark.CheckSuccession] and [MinVersion.Check].
 var (
 	ErrRollback = errors.New("it is older than what was accepted before")
 	ErrForked   = errors.New("another text was signed under the version in use: a signing key may be in other hands")
@@ -119,10 +119,10 @@ func (m *Mark) CheckSuccession(last *Mark) error {
 		return nil
 	}
 	switch {
-	case m.Note.Version < last.Note.Version:
-		return fmt.Errorf("policy version %d after %d: %w", m.Note.Version, last.Note.Version, ErrRollback)
-	case m.Note.Version == last.Note.Version && m.Note.hash != last.Note.hash:
-		return fmt.Errorf("policy version %d: %w", m.Note.Version, ErrForked)
+	case m.PolicyNote.Version < last.PolicyNote.Version:
+		return fmt.Errorf("policy version %d after %d: %w", m.PolicyNote.Version, last.PolicyNote.Version, ErrRollback)
+	case m.PolicyNote.Version == last.PolicyNote.Version && m.PolicyNote.hash != last.PolicyNote.hash:
+		return fmt.Errorf("policy version %d: %w", m.PolicyNote.Version, ErrForked)
 	case !slices.ContainsFunc(last.signedBy, func(k publicKey) bool { return slices.Contains(m.publishers, k) }):
 		return nil
 	case m.Manifest.Version < last.Manifest.Version:
@@ -133,19 +133,19 @@ func (m *Mark) CheckSuccession(last *Mark) error {
 	return nil
 }
 
-// Floor is the lowest bundle that an edge accepts, whatever it remembers: the
+// MinVersion is the lowest bundle that an edge accepts, whatever it remembers: the
 // bound against rollback where nothing can be kept across restarts. The zero
 // value accepts every version.
-type Floor struct {
+type MinVersion struct {
 	Version       int64 // of the manifest
 	PolicyVersion int64 // of the policy note
 }
 
 // Check says why m is below the floor.
-func (f Floor) Check(m *Mark) error {
+func (f MinVersion) Check(m *Mark) error {
 	switch {
-	case m.Note.Version < f.PolicyVersion:
-		return fmt.Errorf("policy version %d, and %d is the lowest configured: %w", m.Note.Version, f.PolicyVersion, ErrRollback)
+	case m.PolicyNote.Version < f.PolicyVersion:
+		return fmt.Errorf("policy version %d, and %d is the lowest configured: %w", m.PolicyNote.Version, f.PolicyVersion, ErrRollback)
 	case m.Manifest.Version < f.Version:
 		return fmt.Errorf("version %d, and %d is the lowest configured: %w", m.Manifest.Version, f.Version, ErrRollback)
 	}
@@ -158,8 +158,8 @@ const stateLine = "keystile state v1"
 // AppendState appends notes in the form in which an edge keeps them: as they
 // were signed, one after the other. FORMAT.md has it.
 func AppendState(b []byte, notes Notes) []byte {
-	b = fmt.Appendf(b, "%s\npolicy %d\nmanifest %d\n\n", stateLine, len(notes.Policy), len(notes.Manifest))
-	return append(append(b, notes.Policy...), notes.Manifest...)
+	b = fmt.Appendf(b, "%s\npolicy %d\nmanifest %d\n\n", stateLine, len(notes.PolicyNote), len(notes.Manifest))
+	return append(append(b, notes.PolicyNote...), notes.Manifest...)
 }
 
 // ParseState reads what [AppendState] wrote. It verifies nothing: [Trust.Open]

@@ -26,10 +26,10 @@ const MaxNote = 64 << 10
 // PolicyNote says which policy is in force for a bundle, and who may publish
 // keys under it.
 type PolicyNote struct {
-	Name     string // the bundle's name
-	Audience string // the group of edges that it is for
-	Version  int64  // Unix milliseconds of signing
-	Policy   Hash   // of the compiled policy
+	Name       string // the bundle's name
+	Audience   string // the group of edges that it is for
+	Version    int64  // Unix milliseconds of signing
+	PolicyHash Hash   // of the compiled policy
 	// Kinds and Environments are those that may be published.
 	Kinds, Environments []string
 	// Publishers are verifier keys; a manifest needs the signature of one.
@@ -40,11 +40,11 @@ type PolicyNote struct {
 
 // Manifest says which keys are in a bundle now.
 type Manifest struct {
-	PolicyNote Hash   // of the policy note's text
-	Version    int64  // Unix milliseconds of signing
-	Expires    int64  // Unix milliseconds; exclusive
-	Keys       uint64 // number of records
-	Root       Hash   // of the key tree's root node
+	PolicyNoteHash Hash   // of the policy note's text
+	Version        int64  // Unix milliseconds of signing
+	Expires        int64  // Unix milliseconds; exclusive
+	Keys           uint64 // number of records
+	Root           Hash   // of the key tree's root node
 }
 
 // Hash names the note in a manifest: the hash of its text without signatures.
@@ -52,7 +52,7 @@ func (n *PolicyNote) Hash() Hash { return HashOf([]byte(n.text())) }
 
 func (n *PolicyNote) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\nname %s\naudience %s\nversion %d\npolicy %s\n", policyNoteLine, n.Name, n.Audience, n.Version, n.Policy)
+	fmt.Fprintf(&b, "%s\nname %s\naudience %s\nversion %d\npolicy %s\n", policyNoteLine, n.Name, n.Audience, n.Version, n.PolicyHash)
 	for _, k := range n.Kinds {
 		fmt.Fprintf(&b, "kind %s\n", k)
 	}
@@ -67,14 +67,14 @@ func (n *PolicyNote) text() string {
 
 func (m *Manifest) text() string {
 	return fmt.Sprintf("%s\npolicy %s\nversion %d\nexpires %d\nkeys %d\nroot %s\ndigest %s\n",
-		manifestLine, m.PolicyNote, m.Version, m.Expires, m.Keys, m.Root, digestName)
+		manifestLine, m.PolicyNoteHash, m.Version, m.Expires, m.Keys, m.Root, digestName)
 }
 
 func parsePolicyNote(text string) (*PolicyNote, error) {
 	l := lines{rest: text}
 	l.first(policyNoteLine)
 	n := &PolicyNote{
-		Name: l.value("name"), Audience: l.value("audience"), Version: l.number("version"), Policy: l.hash("policy"),
+		Name: l.value("name"), Audience: l.value("audience"), Version: l.number("version"), PolicyHash: l.hash("policy"),
 		Kinds: l.values("kind"), Environments: l.values("environment"), Publishers: l.values("publisher"),
 	}
 	if err := l.done(); err != nil {
@@ -94,7 +94,7 @@ func parseManifest(text string) (*Manifest, error) {
 	l := lines{rest: text}
 	l.first(manifestLine)
 	m := &Manifest{
-		PolicyNote: l.hash("policy"), Version: l.number("version"), Expires: l.number("expires"),
+		PolicyNoteHash: l.hash("policy"), Version: l.number("version"), Expires: l.number("expires"),
 		Keys: uint64(l.number("keys")), Root: l.hash("root"),
 	}
 	if digest := l.value("digest"); digest != digestName {

@@ -38,7 +38,7 @@ func WritePack(w io.Writer, notes Notes, compiled []byte, nodes *Nodes) error {
 		length uint32
 	}
 	index := make([]entry, len(nodes.order))
-	offset := uint64(packHeader + len(notes.Policy) + len(notes.Manifest) + len(compiled))
+	offset := uint64(packHeader + len(notes.PolicyNote) + len(notes.Manifest) + len(compiled))
 	for i, h := range nodes.order {
 		length := len(nodes.bytes[h])
 		index[i] = entry{h, offset, uint32(length)}
@@ -47,7 +47,7 @@ func WritePack(w io.Writer, notes Notes, compiled []byte, nodes *Nodes) error {
 	slices.SortFunc(index, func(a, b entry) int { return bytes.Compare(a.hash[:], b.hash[:]) })
 
 	header := append(make([]byte, 0, packHeader), packMagic...)
-	header = binary.BigEndian.AppendUint32(header, uint32(len(notes.Policy)))
+	header = binary.BigEndian.AppendUint32(header, uint32(len(notes.PolicyNote)))
 	header = binary.BigEndian.AppendUint32(header, uint32(len(notes.Manifest)))
 	header = binary.BigEndian.AppendUint32(header, uint32(len(compiled)))
 	header = binary.BigEndian.AppendUint32(header, 0)
@@ -61,7 +61,7 @@ func WritePack(w io.Writer, notes Notes, compiled []byte, nodes *Nodes) error {
 		tail = binary.BigEndian.AppendUint64(tail, e.offset)
 		tail = binary.BigEndian.AppendUint32(tail, e.length)
 	}
-	for _, part := range [][]byte{header, notes.Policy, notes.Manifest, compiled} {
+	for _, part := range [][]byte{header, notes.PolicyNote, notes.Manifest, compiled} {
 		if _, err := w.Write(part); err != nil {
 			return err
 		}
@@ -117,7 +117,7 @@ func (h header) read(r io.ReaderAt, compiled uint32) (Notes, []byte, error) {
 		return Notes{}, nil, fmt.Errorf("packed file: it is truncated: %w", err)
 	}
 	end := h.policy + h.manifest
-	return Notes{Policy: all[:h.policy:h.policy], Manifest: all[h.policy:end:end]}, all[end:], nil
+	return Notes{PolicyNote: all[:h.policy:h.policy], Manifest: all[h.policy:end:end]}, all[end:], nil
 }
 
 // ReadNotes reads the notes of a packed file and nothing else of it: enough to

@@ -21,7 +21,7 @@ type Publication struct {
 // keys.
 func NewPolicyNote(p *policy.Policy, name, audience string, version int64, publishers []string) *PolicyNote {
 	n := &PolicyNote{
-		Name: name, Audience: audience, Version: version, Policy: HashOf(p.Encode()),
+		Name: name, Audience: audience, Version: version, PolicyHash: HashOf(p.Encode()),
 		Environments: p.Environments, Publishers: publishers,
 	}
 	for _, k := range p.Kinds {
@@ -37,7 +37,7 @@ func Publish(p *policy.Policy, name, audience string, version int64, publishers 
 	if err != nil {
 		return nil, err
 	}
-	return &Publication{Notes: Notes{Policy: signed}, Compiled: p.Encode(), Note: n}, nil
+	return &Publication{Notes: Notes{PolicyNote: signed}, Compiled: p.Encode(), Note: n}, nil
 }
 
 // Republish takes up a policy note that was signed before or elsewhere, for the
@@ -47,18 +47,18 @@ func Republish(signed, compiled []byte, trust *Trust) (*Publication, error) {
 	if err != nil {
 		return nil, err
 	}
-	if HashOf(compiled) != n.Policy {
+	if HashOf(compiled) != n.PolicyHash {
 		return nil, errors.New("the note is for another policy")
 	}
-	return &Publication{Notes: Notes{Policy: signed}, Compiled: compiled, Note: n}, nil
+	return &Publication{Notes: Notes{PolicyNote: signed}, Compiled: compiled, Note: n}, nil
 }
 
 // Manifest signs a manifest for tree under the publication and returns both
 // notes.
 func (p *Publication) Manifest(tree Tree, version int64, life time.Duration, publisher note.Signer) (Notes, error) {
 	signed, err := SignManifest(&Manifest{
-		PolicyNote: p.Note.Hash(), Version: version, Expires: version + life.Milliseconds(),
+		PolicyNoteHash: p.Note.Hash(), Version: version, Expires: version + life.Milliseconds(),
 		Keys: tree.Keys, Root: tree.Root,
 	}, publisher)
-	return Notes{Policy: p.Notes.Policy, Manifest: signed}, err
+	return Notes{PolicyNote: p.Notes.PolicyNote, Manifest: signed}, err
 }

@@ -91,7 +91,7 @@ func (r *Record) Check() error {
 		}
 	}
 	for _, o := range r.Referrers {
-		if _, err := policy.ParseOrigin(o); err != nil {
+		if _, err := policy.ParseReferrer(o); err != nil {
 			return err
 		}
 	}
@@ -118,7 +118,7 @@ func (r *Record) Restrict(ips, referrers, endpoints []string) error {
 	}
 	r.Prefixes, r.Referrers = SortPrefixes(prefixes), nil
 	for _, s := range referrers {
-		o, err := policy.ParseOrigin(s)
+		o, err := policy.ParseReferrer(s)
 		if err != nil {
 			return err
 		}

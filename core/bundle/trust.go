@@ -141,7 +141,7 @@ func (t *Trust) openPolicyNote(msg []byte) (*PolicyNote, error) {
 // openManifest verifies the manifest of m's notes under m's policy note.
 func (m *Mark) openManifest() error {
 	var publishers []verifier
-	for _, k := range m.Note.Publishers {
+	for _, k := range m.PolicyNote.Publishers {
 		v, err := parseVerifier(k)
 		if err != nil {
 			return fmt.Errorf("publisher: %w", err)
@@ -157,7 +157,7 @@ func (m *Mark) openManifest() error {
 	if err != nil {
 		return err
 	}
-	if manifest.PolicyNote != m.Note.hash {
+	if manifest.PolicyNoteHash != m.PolicyNote.hash {
 		return errors.New("it was signed under another policy note")
 	}
 	m.Manifest, m.signedBy = *manifest, signed

@@ -239,7 +239,7 @@ func seeds(f *testing.F, use func(pack []byte, policyNote, manifest []byte)) {
 			continue // the fuzzer is slow with large ones
 		}
 		if pack, err := bundle.OpenPack(bytes.NewReader(raw), int64(len(raw))); err == nil {
-			use(raw, pack.Notes.Policy, pack.Notes.Manifest)
+			use(raw, pack.Notes.PolicyNote, pack.Notes.Manifest)
 		}
 	}
 }
@@ -261,15 +261,15 @@ func FuzzSignedNotes(f *testing.F) {
 	trust, _ := vectorTrust(f)
 	seeds(f, func(_, note, manifest []byte) { f.Add(note, manifest) })
 	f.Fuzz(func(t *testing.T, note, manifest []byte) {
-		m, err := trust.Open(bundle.Notes{Policy: note, Manifest: manifest})
+		m, err := trust.Open(bundle.Notes{PolicyNote: note, Manifest: manifest})
 		if err != nil {
 			return
 		}
-		if !bytes.HasPrefix(note, m.Note.Text()) || !bytes.Contains(manifest, []byte("root "+m.Manifest.Root.String()+"\n")) {
+		if !bytes.HasPrefix(note, m.PolicyNote.Text()) || !bytes.Contains(manifest, []byte("root "+m.Manifest.Root.String()+"\n")) {
 			t.Error("what was read is not what was signed")
 		}
 		state := bundle.AppendState(nil, m.Notes)
-		if notes, err := bundle.ParseState(state); err != nil || !bytes.Equal(notes.Policy, note) || !bytes.Equal(notes.Manifest, manifest) {
+		if notes, err := bundle.ParseState(state); err != nil || !bytes.Equal(notes.PolicyNote, note) || !bytes.Equal(notes.Manifest, manifest) {
 			t.Errorf("it is remembered otherwise: %v", err)
 		}
 	})
@@ -278,7 +278,7 @@ func FuzzSignedNotes(f *testing.F) {
 // A state is read as what it was written from, or refused.
 func FuzzState(f *testing.F) {
 	seeds(f, func(_, note, manifest []byte) {
-		f.Add(bundle.AppendState(nil, bundle.Notes{Policy: note, Manifest: manifest}))
+		f.Add(bundle.AppendState(nil, bundle.Notes{PolicyNote: note, Manifest: manifest}))
 	})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if notes, err := bundle.ParseState(b); err == nil && !bytes.Equal(bundle.AppendState(nil, notes), b) {

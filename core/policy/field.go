@@ -65,8 +65,8 @@ func newFieldNames(p *Policy) (*fieldNames, error) {
 	add("Upgrade", FieldUpgrade)
 	add("Connection", FieldConnection)
 	add("HTTP2-Settings", FieldRemoved)
-	if p.Token != nil {
-		add(p.Token.Source.Header, FieldToken)
+	if p.CustomerToken != nil {
+		add(p.CustomerToken.Source.Header, FieldToken)
 	}
 	for _, src := range p.Sources {
 		add(src.Header, FieldRemoved)
@@ -100,7 +100,7 @@ func (p *Policy) Field(name string) Field {
 // IsToken says whether name is the customer token's own field, and not one of its
 // aliases.
 func (p *Policy) IsToken(name string) bool {
-	return p.Token != nil && ascii.EqualFold(name, p.Token.Source.Header)
+	return p.CustomerToken != nil && ascii.EqualFold(name, p.CustomerToken.Source.Header)
 }
 
 // CleanConnection returns a Connection line without the options that name a field

@@ -67,7 +67,7 @@ func (p *Policy) fields(c *codec) {
 	list(c, 13, &p.Routes, (*Route).fields)
 	number(c, 15, &p.UnroutedKinds)
 	number(c, 16, &p.Restrictions)
-	optional(c, 17, &p.Token, (*Token).fields)
+	optional(c, 17, &p.CustomerToken, (*CustomerToken).fields)
 	c.message(19, p.Identity.fields)
 	array(c, 21, p.Answers[:], [2]string{"answers", "reasons"}, (*Answer).fields)
 	c.message(22, p.Grants.fields)
@@ -109,7 +109,7 @@ func (r *Route) fields(c *codec) {
 	number(c, 11, &r.Kinds)
 	c.text(13, &r.TenantParam)
 	c.flag(15, &r.Token)
-	c.flag(17, &r.Unrestricted)
+	c.flag(17, &r.OnlyUnlimited)
 	array(c, 19, r.Demands[:], [2]string{"demands", "methods"}, (*Demand).fields)
 }
 
@@ -122,7 +122,7 @@ func (d *Demand) fields(c *codec) {
 	})
 }
 
-func (t *Token) fields(c *codec) {
+func (t *CustomerToken) fields(c *codec) {
 	c.text(1, &t.Source.Name)
 	c.text(3, &t.Source.Scheme)
 	c.text(5, &t.Algorithm)

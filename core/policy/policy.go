@@ -39,8 +39,8 @@ type Policy struct {
 	UnroutedKinds Set
 	// Restrictions are those that the control plane lets a key carry.
 	Restrictions Restrictions
-	// Token is the customer token that some routes demand, or nil.
-	Token *Token
+	// CustomerToken is the customer token that some routes demand, or nil.
+	CustomerToken *CustomerToken
 	// Identity names the header fields that tell the upstream who calls.
 	Identity Identity
 	// Answers has what each reason answers.
@@ -116,8 +116,8 @@ type Route struct {
 	TenantParam string
 	// Token says that the customer token is demanded.
 	Token bool
-	// Unrestricted refuses keys with any restriction, as "scope".
-	Unrestricted bool
+	// OnlyUnlimited refuses keys with any restriction, as "scope".
+	OnlyUnlimited bool
 	// Demands is what a scoped key needs, by method.
 	Demands [NumMethods]Demand
 }
@@ -241,7 +241,7 @@ func (p *Policy) Init() error {
 	if p.router, err = newRouter(p.Routes); err != nil {
 		return err
 	}
-	if err := p.Token.init(); err != nil {
+	if err := p.CustomerToken.init(); err != nil {
 		return fmt.Errorf("customer token: %w", err)
 	}
 	p.headers, err = newFieldNames(p)
@@ -249,7 +249,7 @@ func (p *Policy) Init() error {
 }
 
 func (p *Policy) initRoute(r *Route) error {
-	if r.Token && p.Token == nil {
+	if r.Token && p.CustomerToken == nil {
 		return errors.New("it demands a customer token, and the policy describes none")
 	}
 	if !r.Public && r.Kinds&All(len(p.Kinds)) == 0 {

@@ -203,7 +203,7 @@ func TestCanonicalHost(t *testing.T) {
 // R20, R32, R36: one class of names, however they are spelled.
 func TestField(t *testing.T) {
 	p := &Policy{Identity: DefaultIdentity, Sources: sourcesOf("X-Api-Key")}
-	p.Token = &Token{Source: sourcesOf("Authorization")[0]}
+	p.CustomerToken = &CustomerToken{Source: sourcesOf("Authorization")[0]}
 	var err error
 	if p.headers, err = newFieldNames(p); err != nil {
 		t.Fatal(err)
@@ -249,7 +249,7 @@ func TestField(t *testing.T) {
 // R43.
 func TestOrigin(t *testing.T) {
 	for _, bad := range []string{"", "shop.example.com", "https://", "https://a/", "https://a/x", "ftp://a", "https://*", "https://*.", "https://a.*.b", "https://u@a", "https://a:0", "null", "https://a?x", "https://a.", "https://*.10.0.0.1x:y"} {
-		if _, err := ParseOrigin(bad); err == nil {
+		if _, err := ParseReferrer(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
 	}
@@ -257,7 +257,7 @@ func TestOrigin(t *testing.T) {
 		"https://A.example": "https://a.example", "HTTPS://a.example:443": "https://a.example", "http://a.example:80": "http://a.example",
 		"http://a.example:443": "http://a.example:443", "https://*.a.example:8443": "https://*.a.example:8443",
 	} {
-		o, err := ParseOrigin(in)
+		o, err := ParseReferrer(in)
 		if err != nil || o.Canonical() != want {
 			t.Errorf("%q: %q, %v", in, o.Canonical(), err)
 		}

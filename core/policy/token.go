@@ -13,9 +13,9 @@ import (
 	"github.com/keystile/keystile/core/credential"
 )
 
-// Token describes the customer token: the JWT that some routes demand beside
+// CustomerToken describes the customer token: the JWT that some routes demand beside
 // the API key.
-type Token struct {
+type CustomerToken struct {
 	// Source is where the token stands, e.g. Authorization with Bearer.
 	Source credential.Source
 	// Algorithm is the only one accepted (R61): RS256, ES256 or EdDSA.
@@ -60,7 +60,7 @@ type TokenKey struct {
 // MinRSABits is the shortest RSA modulus accepted (R66).
 const MinRSABits = 2048
 
-func (t *Token) init() error {
+func (t *CustomerToken) init() error {
 	if t == nil {
 		return nil
 	}
@@ -113,7 +113,7 @@ func CheckTokenKey(algorithm string, public crypto.PublicKey) error {
 
 // Public returns the key called id. A token without a key ID, id "", is checked
 // only where there is no choice.
-func (t *Token) Public(id string) (crypto.PublicKey, bool) {
+func (t *CustomerToken) Public(id string) (crypto.PublicKey, bool) {
 	for i := range t.Keys {
 		if t.Keys[i].ID == id || id == "" && len(t.Keys) == 1 {
 			return t.Keys[i].public, true

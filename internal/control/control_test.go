@@ -135,7 +135,7 @@ func TestVersions(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer source.Close()
-		return opened.Manifest.Version, opened.Note.Version
+		return opened.Manifest.Version, opened.PolicyNote.Version
 	}
 	last, policyVersion := versions()
 	for _, step := range []time.Duration{0, time.Minute, -30 * time.Second} {
@@ -223,7 +223,7 @@ func TestReset(t *testing.T) {
 			t.Fatal(err)
 		}
 		source.Close()
-		return opened.Manifest.Version, opened.Note.Version
+		return opened.Manifest.Version, opened.PolicyNote.Version
 	}
 	if err := b.Reset(ctx); err == nil {
 		t.Error("it was reset without need")

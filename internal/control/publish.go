@@ -36,7 +36,7 @@ func (b *Bundle) onlyNew(p *bundle.Publication) error {
 
 // change applies a change of keys and publishes the outcome.
 func (b *Bundle) change(ctx context.Context, apply func(Tx) error) error {
-	return b.publish(ctx, step{prepare: func(tx Tx, _ *Published) error { return apply(tx) }})
+	return b.publish(ctx, step{prepare: func(tx Tx, _ *LastSigned) error { return apply(tx) }})
 }
 
 // step is one publication.
@@ -45,9 +45,9 @@ type step struct {
 	open func() (Store, error)
 	// know holds the store against what is in force, and takes over what has to
 	// be lower than the next version; nil is [Bundle.compare].
-	know func(Tx, *Published) error
+	know func(Tx, *LastSigned) error
 	// prepare changes keys, or what counts as published last; may be nil.
-	prepare func(Tx, *Published) error
+	prepare func(Tx, *LastSigned) error
 	// accept may refuse the policy note that the version would be under.
 	accept func(*bundle.Publication) error
 }
@@ -100,7 +100,7 @@ func (b *Bundle) publishLocked(ctx context.Context, s step) error {
 }
 
 // next makes the version after the last one.
-func (b *Bundle) next(tx Tx, s step) (next Published, pack func(io.Writer) error, err error) {
+func (b *Bundle) next(tx Tx, s step) (next LastSigned, pack func(io.Writer) error, err error) {
 	last, err := tx.Published()
 	if err != nil {
 		return next, nil, err
@@ -157,7 +157,7 @@ func (b *Bundle) writeDirectory() error {
 }
 
 // sign signs records, under publication, as the version after last.
-func (b *Bundle) sign(publication *bundle.Publication, last int64, records []bundle.Record) (next Published, pack func(io.Writer) error, err error) {
+func (b *Bundle) sign(publication *bundle.Publication, last int64, records []bundle.Record) (next LastSigned, pack func(io.Writer) error, err error) {
 	for i := range records {
 		if r := &records[i]; !slices.Contains(publication.Note.Kinds, r.Kind) || !slices.Contains(publication.Note.Environments, r.Environment) {
 			return next, nil, fmt.Errorf("key %s: kind %q in environment %q is not in the policy note in force: edges would refuse it", r.KeyID, r.Kind, r.Environment)
@@ -172,7 +172,7 @@ func (b *Bundle) sign(publication *bundle.Publication, last int64, records []bun
 }
 
 // seal signs a manifest for a tree, as the version after last, and packs it.
-func (b *Bundle) seal(publication *bundle.Publication, last int64, life time.Duration, tree bundle.Tree, nodes *bundle.Nodes) (next Published, pack func(io.Writer) error, err error) {
+func (b *Bundle) seal(publication *bundle.Publication, last int64, life time.Duration, tree bundle.Tree, nodes *bundle.Nodes) (next LastSigned, pack func(io.Writer) error, err error) {
 	version, err := bundle.NextVersion(last, b.home.now())
 	if err != nil {
 		return next, nil, err
@@ -187,8 +187,8 @@ func (b *Bundle) seal(publication *bundle.Publication, last int64, life time.Dur
 	return next, func(w io.Writer) error { return bundle.WritePack(w, notes, publication.Compiled, nodes) }, err
 }
 
-func publishedUnder(p *bundle.Publication, version int64) Published {
-	return Published{Version: version, PolicyVersion: p.Note.Version, PolicyNote: p.Notes.Policy, Compiled: p.Compiled}
+func publishedUnder(p *bundle.Publication, version int64) LastSigned {
+	return LastSigned{Version: version, PolicyVersion: p.Note.Version, PolicyNote: p.Notes.PolicyNote, Compiled: p.Compiled}
 }
 
 // Renew signs the published root again, with the publisher's key and what is
@@ -218,7 +218,7 @@ func (b *Bundle) Renew(ctx context.Context, life Life) error {
 	if err := opened.Nodes(nodes.Add); err != nil {
 		return err
 	}
-	publication := &bundle.Publication{Notes: bundle.Notes{Policy: opened.Notes.Policy}, Compiled: source.Compiled, Note: &opened.Note}
+	publication := &bundle.Publication{Notes: bundle.Notes{PolicyNote: opened.Notes.PolicyNote}, Compiled: source.Compiled, Note: &opened.PolicyNote}
 	tree := bundle.Tree{Root: opened.Manifest.Root, Keys: opened.Manifest.Keys}
 	if life == 0 {
 		life = Life(opened.Life())
@@ -242,8 +242,8 @@ func (b *Bundle) Renew(ctx context.Context, life Life) error {
 // accepted such a version, remember it.
 func (b *Bundle) Reset(ctx context.Context) error {
 	// Here the published version counts, however far ahead a renewal has signed it.
-	know := func(tx Tx, last *Published) error { return b.compareBy(tx, last, time.UnixMilli(math.MaxInt64)) }
-	return b.publish(ctx, step{know: know, prepare: func(_ Tx, last *Published) error {
+	know := func(tx Tx, last *LastSigned) error { return b.compareBy(tx, last, time.UnixMilli(math.MaxInt64)) }
+	return b.publish(ctx, step{know: know, prepare: func(_ Tx, last *LastSigned) error {
 		now := b.home.now()
 		_, manifest := bundle.NextVersion(last.Version, now)
 		_, policy := bundle.NextVersion(last.PolicyVersion, now)
@@ -251,7 +251,7 @@ func (b *Bundle) Reset(ctx context.Context) error {
 			return errors.New("nothing to reset: the last version is not in this clock's future")
 		}
 		if policy != nil {
-			*last = Published{}
+			*last = LastSigned{}
 		}
 		last.Version = 0
 		return nil

@@ -94,13 +94,13 @@ func (b *Bundle) storeIsAhead(ctx context.Context, opened *bundle.Bundle) (ahead
 // compare refuses a store that lacks what is in force, and makes last come after
 // it. In the usual case the store has published it, and nothing is compared. A
 // store that knows more, after a crash, is as good.
-func (b *Bundle) compare(tx Tx, last *Published) error {
+func (b *Bundle) compare(tx Tx, last *LastSigned) error {
 	return b.compareBy(tx, last, b.home.now().Add(bundle.DefaultClockSkew))
 }
 
 // compareBy is compare for edges that accept what was signed until latest. A later
 // version is a wrong clock's, or a thief's: it bars nothing.
-func (b *Bundle) compareBy(tx Tx, last *Published, latest time.Time) error {
+func (b *Bundle) compareBy(tx Tx, last *LastSigned, latest time.Time) error {
 	w, err := b.witness()
 	if err != nil {
 		return fmt.Errorf("the key store cannot be held against what is published: %w: put the copy of an edge there, "+
@@ -135,7 +135,7 @@ func (b *Bundle) compareBy(tx Tx, last *Published, latest time.Time) error {
 
 // withoutWitness refuses a store that has published keys where there is no trace
 // of that: the store may be as old a copy as the folder.
-func (b *Bundle) withoutWitness(last *Published) error {
+func (b *Bundle) withoutWitness(last *LastSigned) error {
 	empty, err := bundle.Build(nil, func(bundle.Hash, []byte) error { return nil })
 	if err != nil || last.Version == 0 || last.Root == empty.Root {
 		return err
@@ -146,12 +146,12 @@ func (b *Bundle) withoutWitness(last *Published) error {
 
 // follow makes what is signed next come after b, unless that is later than edges
 // accept.
-func (p *Published) follow(b *bundle.Bundle, compiled []byte, latest time.Time) {
+func (p *LastSigned) follow(b *bundle.Bundle, compiled []byte, latest time.Time) {
 	if b.Manifest.Version <= latest.UnixMilli() {
 		p.Version = max(p.Version, b.Manifest.Version)
 	}
-	if b.Note.Version > p.PolicyVersion {
-		p.PolicyVersion, p.PolicyNote, p.Compiled = b.Note.Version, b.Notes.Policy, compiled
+	if b.PolicyNote.Version > p.PolicyVersion {
+		p.PolicyVersion, p.PolicyNote, p.Compiled = b.PolicyNote.Version, b.Notes.PolicyNote, compiled
 	}
 }
 
@@ -240,7 +240,7 @@ type Restored struct {
 // names, hints and times of creation, and no API keys of public kinds. It needs no
 // policy: see [Home.Published].
 func (b *Bundle) Restore(ctx context.Context, path string) (r Restored, err error) {
-	err = b.publish(ctx, step{open: b.home.makeStore, know: func(tx Tx, last *Published) error {
+	err = b.publish(ctx, step{open: b.home.makeStore, know: func(tx Tx, last *LastSigned) error {
 		sources, err := b.sources(path)
 		for _, w := range sources {
 			defer w.Close()
@@ -274,7 +274,7 @@ func (b *Bundle) sources(path string) (out []*witness, err error) {
 	return out, err
 }
 
-func (b *Bundle) takeOver(tx Tx, last *Published, w *witness, count *Restored) error {
+func (b *Bundle) takeOver(tx Tx, last *LastSigned, w *witness, count *Restored) error {
 	trust, err := b.before.trust()
 	if err != nil {
 		return err
@@ -326,7 +326,7 @@ func keyOf(r *bundle.Record) *Key {
 }
 
 // trustStore is compare that finds nothing wrong.
-func (b *Bundle) trustStore(_ Tx, last *Published) error {
+func (b *Bundle) trustStore(_ Tx, last *LastSigned) error {
 	w, err := b.witness()
 	if w == nil || err != nil {
 		return nil

@@ -145,7 +145,7 @@ func (b *Bundle) policySigner() (*SigningKey, error) {
 
 // publication is the policy note for what is published next: the one in force; a
 // new one, if the policy or the publisher has changed and this home can sign it.
-func (b *Bundle) publication(last Published) (*bundle.Publication, error) {
+func (b *Bundle) publication(last LastSigned) (*bundle.Publication, error) {
 	trust, err := b.Trust()
 	if err != nil {
 		return nil, err
@@ -178,11 +178,11 @@ func (b *Bundle) publication(last Published) (*bundle.Publication, error) {
 // follows says whether p is for the policy and the publisher as they are now.
 func (b *Bundle) follows(p *bundle.Publication) bool {
 	keys, err := b.publishers()
-	return err == nil && bundle.HashOf(b.Policy.Encode()) == p.Note.Policy && slices.Contains(p.Note.Publishers, keys[0].Verifier)
+	return err == nil && bundle.HashOf(b.Policy.Encode()) == p.Note.PolicyHash && slices.Contains(p.Note.Publishers, keys[0].Verifier)
 }
 
 // nextNote is the policy note after last.
-func (b *Bundle) nextNote(last Published) (*bundle.PolicyNote, error) {
+func (b *Bundle) nextNote(last LastSigned) (*bundle.PolicyNote, error) {
 	publishers, err := b.publishers()
 	if err != nil {
 		return nil, err
@@ -230,7 +230,7 @@ func (b *Bundle) Adopt(ctx context.Context, signed ...[]byte) error {
 	if !b.follows(p) {
 		return fmt.Errorf("the note lists the publishers %q and not the one of this bundle: write it anew with `policy note`", p.Note.Publishers)
 	}
-	return b.publish(ctx, step{prepare: func(_ Tx, last *Published) error {
+	return b.publish(ctx, step{prepare: func(_ Tx, last *LastSigned) error {
 		if p.Note.Version <= last.PolicyVersion {
 			return fmt.Errorf("the note has version %d, and %d is in force: write it anew with `policy note`", p.Note.Version, last.PolicyVersion)
 		}
@@ -267,7 +267,7 @@ func (b *Bundle) promote() error {
 		return err
 	}
 	defer source.Close()
-	if !slices.Contains(opened.Note.Publishers, next[0].Verifier) {
+	if !slices.Contains(opened.PolicyNote.Publishers, next[0].Verifier) {
 		return nil
 	}
 	crash.Point("promote")

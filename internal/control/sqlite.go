@@ -274,7 +274,7 @@ func (t *sqliteTx) SetStatus(id, status string, expires, revoked *time.Time) err
 	return nil
 }
 
-func (t *sqliteTx) Published() (p Published, err error) {
+func (t *sqliteTx) Published() (p LastSigned, err error) {
 	row := t.tx.QueryRowContext(t.ctx, `SELECT version, policy_version, policy_note, compiled, root FROM published WHERE bundle = ?`, t.bundle)
 	var root []byte
 	err = row.Scan(&p.Version, &p.PolicyVersion, &p.PolicyNote, &p.Compiled, &root)
@@ -287,7 +287,7 @@ func (t *sqliteTx) Published() (p Published, err error) {
 	return p, err
 }
 
-func (t *sqliteTx) SetPublished(p Published) error {
+func (t *sqliteTx) SetPublished(p LastSigned) error {
 	_, err := t.tx.ExecContext(t.ctx, `INSERT INTO published (bundle, version, policy_version, policy_note, compiled, root) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (bundle) DO UPDATE SET version = excluded.version, policy_version = excluded.policy_version,
 			policy_note = excluded.policy_note, compiled = excluded.compiled, root = excluded.root`,

@@ -37,8 +37,8 @@ type Key struct {
 	Rotate bool `json:"rotate,omitempty"`
 }
 
-// Published is what was signed last for a bundle.
-type Published struct {
+// LastSigned is what was signed last for a bundle.
+type LastSigned struct {
 	Version       int64  // of the manifest
 	PolicyVersion int64  // of the policy note
 	PolicyNote    []byte // exact bytes
@@ -73,6 +73,6 @@ type Tx interface {
 	// SetStatus changes a key's status, and its end where one is given.
 	SetStatus(id, status string, expires, revoked *time.Time) error
 	// Published returns what was signed last; the zero value if nothing was.
-	Published() (Published, error)
-	SetPublished(Published) error
+	Published() (LastSigned, error)
+	SetPublished(LastSigned) error
 }

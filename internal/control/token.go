@@ -26,7 +26,7 @@ const (
 // of its own, whose public part is given to the bundle unless that has a key set
 // already.
 func (b *Bundle) DemoToken(ctx context.Context, subject string, claims map[string]string, life time.Duration) (string, error) {
-	t := b.Policy.Token
+	t := b.Policy.CustomerToken
 	if t == nil {
 		return "", fmt.Errorf("policy %q asks for no customer token", b.Policy.Name)
 	}

@@ -28,7 +28,7 @@ import (
 const (
 	httpsPort = ":8443"
 	httpPort  = ":8080"
-	heartbeat = time.Hour
+	renewal = time.Hour
 )
 
 // demo is one folder with all that the demo makes.
@@ -115,7 +115,7 @@ func (d *demo) run(ctx context.Context, started func()) error {
 		return fmt.Errorf("%w: see %s", err, log.Name())
 	}
 	started()
-	ticker := time.NewTicker(heartbeat)
+	ticker := time.NewTicker(renewal)
 	defer ticker.Stop()
 	for {
 		select {

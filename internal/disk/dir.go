@@ -41,7 +41,7 @@ func WriteDir(dir string, b *bundle.Bundle, compiled []byte) (written int, err e
 		return written, err
 	}
 	crash.Point("nodes")
-	if _, err := writeObject(objectFile(dir, b.Note.Policy), compiled); err != nil {
+	if _, err := writeObject(objectFile(dir, b.PolicyNote.PolicyHash), compiled); err != nil {
 		return written, err
 	}
 	crash.Point("policy")
@@ -53,7 +53,7 @@ func WriteDir(dir string, b *bundle.Bundle, compiled []byte) (written int, err e
 	for _, note := range []struct {
 		file  string
 		bytes []byte
-	}{{policyFile, b.Notes.Policy}, {manifestFile, b.Notes.Manifest}} {
+	}{{policyFile, b.Notes.PolicyNote}, {manifestFile, b.Notes.Manifest}} {
 		if err := ReplaceBytes(inDir(dir, note.file), 0o644, note.bytes); err != nil {
 			return written, err
 		}
@@ -112,7 +112,7 @@ func Prune(dir string, b *bundle.Bundle) (removed int, err error) {
 	}
 	keep := map[string]bool{
 		inDir(dir, manifestFile): true, inDir(dir, policyFile): true,
-		objectFile(dir, b.Note.Policy): true, startPack(dir, b.Manifest.Root): true,
+		objectFile(dir, b.PolicyNote.PolicyHash): true, startPack(dir, b.Manifest.Root): true,
 	}
 	if err := b.Nodes(func(hash bundle.Hash, _ []byte) error {
 		keep[objectFile(dir, hash)] = true

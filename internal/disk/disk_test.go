@@ -179,7 +179,7 @@ func TestStateRises(t *testing.T) {
 			if after.Manifest != kept.Manifest {
 				t.Errorf("%s: it was refused, and is remembered", what)
 			}
-		} else if after.Manifest != m.Manifest || after.Note.Version != m.Note.Version {
+		} else if after.Manifest != m.Manifest || after.PolicyNote.Version != m.PolicyNote.Version {
 			t.Errorf("%s: it is not remembered", what)
 		}
 	}
@@ -338,7 +338,7 @@ func TestAudiences(t *testing.T) {
 	}
 	for _, audience := range []string{"east", bundle.DefaultAudience, "west"} {
 		s, m := of(audience, start)
-		if last, err := s.Last(); err != nil || last == nil || last.Note.Audience != audience {
+		if last, err := s.Last(); err != nil || last == nil || last.PolicyNote.Audience != audience {
 			t.Errorf("%s: %+v, %v", audience, last, err)
 		}
 		if err := s.Raise(m); !errors.Is(err, bundle.ErrRollback) {

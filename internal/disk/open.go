@@ -145,18 +145,18 @@ func openDir(dir string) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return OpenDir(dir, bundle.Notes{Policy: note, Manifest: manifest})
+	return OpenDir(dir, bundle.Notes{PolicyNote: note, Manifest: manifest})
 }
 
 // OpenDir opens the bundle of notes with the objects that are in a directory.
 func OpenDir(dir string, notes bundle.Notes) (*Source, error) {
 	// Nothing is believed yet: the note only says where the policy is.
-	n, err := bundle.ParsePolicyNote(notes.Policy)
+	n, err := bundle.ParsePolicyNote(notes.PolicyNote)
 	if err != nil {
 		return nil, err
 	}
 	s := &Source{Notes: notes, Nodes: objects(dir), Path: dir, close: func() error { return nil }}
-	s.Compiled, err = readFile(objectFile(dir, n.Policy), policy.MaxSize)
+	s.Compiled, err = readFile(objectFile(dir, n.PolicyHash), policy.MaxSize)
 	return s, err
 }
 
@@ -209,7 +209,7 @@ func notesIn(path string, manifest bool) string {
 	if err != nil {
 		return ""
 	}
-	return string(notes.Policy) + string(notes.Manifest)
+	return string(notes.PolicyNote) + string(notes.Manifest)
 }
 
 // Same says whether nothing has changed since before, which may be nil. A file's

@@ -153,7 +153,7 @@ func byName(lines [][2]string) map[string][]string {
 
 // Mutate says which outcomes would also pass with another status, reason or
 // body byte in their row: their comparison shows nothing.
-func Mutate(outcomes []Outcome) (blind []string) {
+func Mutate(outcomes []RowResult) (blind []string) {
 	for _, o := range outcomes {
 		if o.Exchange.Want.Parser {
 			continue

@@ -83,7 +83,7 @@ func (c *Core) Do(x *Exchange) (*Result, error) {
 
 // answered fills in what the client gets from the edge.
 func answered(x *Exchange, d *core.Decision, result *Result) {
-	if d.Outcome == core.Answer {
+	if d.Outcome == core.Respond {
 		result.Reason = reasonPreflight
 	}
 	result.Status, result.Body = d.Status, d.Body

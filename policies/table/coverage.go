@@ -12,7 +12,7 @@ import (
 // scopes, answers, reasons and hosts. Outcomes are those of the core host.
 // Reasons of the edge's own state (429, 503), and those that the policy cannot
 // produce, are left out.
-func Coverage(p *policy.Policy, outcomes []Outcome) (missing []string) {
+func Coverage(p *policy.Policy, outcomes []RowResult) (missing []string) {
 	reached := make(map[string]bool)
 	for _, o := range outcomes {
 		if o.Exchange.Want.Parser {
@@ -30,7 +30,7 @@ func Coverage(p *policy.Policy, outcomes []Outcome) (missing []string) {
 	return missing
 }
 
-func reaches(p *policy.Policy, o Outcome) []string {
+func reaches(p *policy.Policy, o RowResult) []string {
 	r := o.Result
 	out := []string{"reason " + r.Reason, "kind " + r.Kind, "route " + r.Route}
 	if r.Route != "" && r.Kind != "" {
@@ -126,7 +126,7 @@ func possible(p *policy.Policy, r policy.Reason) bool {
 	case policy.Tenant:
 		return route(func(r *policy.Route) bool { return r.TenantParam != "" })
 	case policy.Scope:
-		return route(func(r *policy.Route) bool { return r.Unrestricted }) ||
+		return route(func(r *policy.Route) bool { return r.OnlyUnlimited }) ||
 			slices.ContainsFunc(p.Kinds, func(k policy.Kind) bool { return k.Scoped })
 	}
 	return true

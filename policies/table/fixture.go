@@ -65,15 +65,15 @@ func (t *Table) Issue(file string, document []byte) (*Fixture, error) {
 	}
 	f := &Fixture{keys: make(map[string]issued), tokens: make(map[string]string)}
 	var signer tokenSigner
-	if p.Token != nil {
-		if signer, err = newTokenSigner(p.Token.Algorithm); err != nil {
+	if p.CustomerToken != nil {
+		if signer, err = newTokenSigner(p.CustomerToken.Algorithm); err != nil {
 			return nil, err
 		}
-		jwks, err := compile.JWKS(p.Token.Algorithm, tokenKeyID, signer.own.Public())
+		jwks, err := compile.JWKS(p.CustomerToken.Algorithm, tokenKeyID, signer.own.Public())
 		if err != nil {
 			return nil, err
 		}
-		opts := compile.Options{KeySets: map[string][]byte{p.Token.KeySet: jwks}}
+		opts := compile.Options{KeySets: map[string][]byte{p.CustomerToken.KeySet: jwks}}
 		if p, err = compile.Compile(file, document, opts); err != nil {
 			return nil, err
 		}
@@ -96,7 +96,7 @@ func (t *Table) Issue(file string, document []byte) (*Fixture, error) {
 		if _, twice := f.keys[name]; twice {
 			return nil, fmt.Errorf("%q names a key and a token", name)
 		}
-		if p.Token == nil {
+		if p.CustomerToken == nil {
 			return nil, fmt.Errorf("token %q: the policy asks for no customer token", name)
 		}
 		if f.tokens[name], err = spec.sign(signer, now); err != nil {

@@ -42,21 +42,21 @@ type Received struct {
 	Trailer              map[string][]string // canonical names
 }
 
-// Outcome is a row with what came of it.
-type Outcome struct {
+// RowResult is a row with what came of it.
+type RowResult struct {
 	Exchange *Exchange
 	Result   *Result
 	Err      error // nil if it is as the row says
 }
 
 // Name names the outcome for people.
-func (o *Outcome) Name() string {
+func (o *RowResult) Name() string {
 	return fmt.Sprintf("%s [HTTP/%d]", o.Exchange.Row.Name, o.Exchange.Version)
 }
 
 // Answer is what a client or the upstream got, for comparing one host's with
 // another's: what a policy says, without what every host adds of its own.
-func (o *Outcome) Answer() string {
+func (o *RowResult) Answer() string {
 	r := o.Result
 	if r.Upstream != nil {
 		identity := make(map[string][]string)
@@ -82,8 +82,8 @@ func (o *Outcome) Answer() string {
 var ErrNothingRan = errors.New("no row ran: a table without rows for this host shows nothing")
 
 // Run sends every row of t through h by every version that both can.
-func Run(t *Table, f *Fixture, h Host) ([]Outcome, error) {
-	var out []Outcome
+func Run(t *Table, f *Fixture, h Host) ([]RowResult, error) {
+	var out []RowResult
 	for i := range t.Rows {
 		r := &t.Rows[i]
 		if len(r.Only) > 0 && !slices.Contains(r.Only, h.Name()) {
@@ -104,7 +104,7 @@ func Run(t *Table, f *Fixture, h Host) ([]Outcome, error) {
 			if err != nil {
 				return nil, fmt.Errorf("row %q by HTTP/%d: %w", r.Name, version, err)
 			}
-			out = append(out, Outcome{x, result, compare(x, result)})
+			out = append(out, RowResult{x, result, compare(x, result)})
 		}
 	}
 	if len(out) == 0 {

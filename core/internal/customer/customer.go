@@ -1,7 +1,7 @@
 // Package customer verifies customer tokens: the JWTs (RFC 7519) that some routes
 // demand beside the API key.
 //
-// A [Verifier] checks a token against a policy's [policy.Token] and remembers
+// A [Verifier] checks a token against a policy's [policy.CustomerToken] and remembers
 // good ones until they expire. What ties a token to a key is compared by
 // [Claims.Bound] at every use, never cached.
 package customer
@@ -37,7 +37,7 @@ type Claims struct {
 
 // Bound says whether the token is for the key: each bound claim equals what the
 // policy ties it to.
-func (c *Claims) Bound(t *policy.Token, tenant, environment, keyID string) bool {
+func (c *Claims) Bound(t *policy.CustomerToken, tenant, environment, keyID string) bool {
 	for i, b := range t.Binds {
 		want := map[policy.Binding]string{
 			policy.BindTenant: tenant, policy.BindEnvironment: environment, policy.BindKeyID: keyID,
@@ -71,7 +71,7 @@ func NewVerifier(limit int64) (*Verifier, error) {
 // not they have expired: the caller compares [Claims.Expires] last, since only a
 // token that is good in all else counts as expired. policyHash sets apart what
 // was verified under another policy.
-func (v *Verifier) Verify(t *policy.Token, policyHash bundle.Hash, raw string, now time.Time) (*Claims, error) {
+func (v *Verifier) Verify(t *policy.CustomerToken, policyHash bundle.Hash, raw string, now time.Time) (*Claims, error) {
 	if len(raw) > MaxSize || !compact(raw) {
 		return nil, ErrInvalid
 	}
@@ -117,7 +117,7 @@ func compact(s string) bool {
 // key comes from (R62).
 var refused = []string{"crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc", "cty"}
 
-func verify(t *policy.Token, raw string, now time.Time) (*Claims, error) {
+func verify(t *policy.CustomerToken, raw string, now time.Time) (*Claims, error) {
 	parser := jwt.NewParser(
 		jwt.WithValidMethods([]string{t.Algorithm}), // never the token's choice (R61)
 		jwt.WithStrictDecoding(),
@@ -150,7 +150,7 @@ func verify(t *policy.Token, raw string, now time.Time) (*Claims, error) {
 }
 
 // check demands every claim that the policy names, with its type (R63).
-func check(t *policy.Token, claims jwt.MapClaims, now time.Time) (*Claims, error) {
+func check(t *policy.CustomerToken, claims jwt.MapClaims, now time.Time) (*Claims, error) {
 	issuer, err := claims.GetIssuer()
 	if err != nil || issuer != t.Issuer {
 		return nil, ErrInvalid

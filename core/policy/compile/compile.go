@@ -340,7 +340,7 @@ func (c *compiler) checkIdentity(header text) error {
 			return header.errorf("header %q is a source of the API key: choose another name", header.s)
 		}
 	}
-	if c.p.Token != nil && policy.SameField(c.p.Token.Source.Header, header.s) {
+	if c.p.CustomerToken != nil && policy.SameField(c.p.CustomerToken.Source.Header, header.s) {
 		return header.errorf("header %q is the customer token's: choose another name", header.s)
 	}
 	return nil

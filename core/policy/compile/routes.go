@@ -55,7 +55,7 @@ func (c *compiler) route(doc routeDoc) (r policy.Route, err error) {
 	}
 	r = policy.Route{
 		Name: doc.Name.s, Patterns: doc.Path.strings(), Public: doc.Public, CORS: doc.CORS,
-		TenantParam: doc.Tenant.s, Token: doc.Token, Unrestricted: doc.Unrestricted,
+		TenantParam: doc.Tenant.s, Token: doc.Token, OnlyUnlimited: doc.Unrestricted,
 	}
 	if len(r.Patterns) == 0 {
 		return r, doc.Name.errorf("route %q has no path", r.Name)

@@ -34,7 +34,7 @@ func (c *compiler) token() error {
 			return doc.Header.errorf("header %q carries the API key already: one line cannot be both factors", doc.Header.s)
 		}
 	}
-	t := &policy.Token{
+	t := &policy.CustomerToken{
 		Source: source, Algorithm: doc.Algorithm.s, Issuer: doc.Issuer.s, Audience: doc.Audience.s, KeySet: doc.Keys.s,
 	}
 	if t.KeySet == "" {
@@ -55,7 +55,7 @@ func (c *compiler) token() error {
 			return doc.Keys.errorf("key set %q: %s", name, err)
 		}
 	}
-	c.p.Token = t
+	c.p.CustomerToken = t
 	return nil
 }
 

@@ -107,7 +107,7 @@ func (r *run) do(name, tableFile string) error {
 }
 
 // on runs a table on a host.
-func (r *run) on(host string, t *table.Table, f *table.Fixture) ([]table.Outcome, error) {
+func (r *run) on(host string, t *table.Table, f *table.Fixture) ([]table.RowResult, error) {
 	var h table.Host
 	var close func() error
 	switch host {
@@ -177,7 +177,7 @@ func startFailed(s *server, err error) error {
 	return err
 }
 
-func (r *run) report(f *table.Fixture, outcomes []table.Outcome) {
+func (r *run) report(f *table.Fixture, outcomes []table.RowResult) {
 	for _, o := range outcomes {
 		if o.Err != nil {
 			r.failed++

@@ -58,7 +58,7 @@ func TestDifferencesAreDocumented(t *testing.T) {
 		t.Errorf("the table is to be:\n%s", &want)
 	}
 	for _, from := range []struct{ file, before, name string }{
-		{"../../../xcaddy.txt", "v", "Caddy "}, {"../../../Makefile", "GOTOOLCHAIN := go", "Go "}, {"../../Makefile", "ENVOY_VERSION := ", "Envoy "},
+		{"../../../xcaddy.txt", "v", "Caddy "}, {"../../../Makefile", "GOTOOLCHAIN := go", "Go "}, {"../../../Makefile", "ENVOY_VERSION := ", "Envoy "},
 	} {
 		raw, err := os.ReadFile(from.file)
 		if err != nil {

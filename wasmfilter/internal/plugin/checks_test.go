@@ -47,7 +47,7 @@ func TestAddressOfAKey(t *testing.T) {
 // notes are those that a bundle's directory has.
 func notes(t *testing.T, b *control.Bundle) (n bundle.Notes) {
 	t.Helper()
-	for name, to := range map[string]*[]byte{"policy": &n.Policy, "manifest": &n.Manifest} {
+	for name, to := range map[string]*[]byte{"policy": &n.PolicyNote, "manifest": &n.Manifest} {
 		raw, err := os.ReadFile(filepath.Join(b.Directory, "v1", name))
 		if err != nil {
 			t.Fatal(err)
@@ -110,7 +110,7 @@ func TestNotesOfTheFuture(t *testing.T) {
 		if err := p.Configure(configuration(t, source, nil)); err != nil {
 			t.Fatal(err)
 		}
-		s := p.edges[0].source
+		s := p.guards[0].source
 		now := time.Now().Add(-tt.behind)
 		s.now = func() time.Time { return now }
 		err := s.raise(notes(t, b))
@@ -196,19 +196,19 @@ func TestRefusedBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.nextPoll(time.Hour)
-	compiled, err := os.ReadFile(filepath.Join(b.Directory, "v1", "node", s.found.Note.Policy.String()[:2], s.found.Note.Policy.String()[2:]))
+	compiled, err := os.ReadFile(filepath.Join(b.Directory, "v1", "node", s.found.PolicyNote.PolicyHash.String()[:2], s.found.PolicyNote.PolicyHash.String()[2:]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.compiled[s.found.Note.Policy] = []byte("no policy")
+	s.compiled[s.found.PolicyNote.PolicyHash] = []byte("no policy")
 	for range 5 {
 		w.tick(time.Millisecond)
 	}
-	s.compiled[s.found.Note.Policy] = compiled
-	if w.tick(time.Millisecond); w.edges[0].verifier.Bundle() != nil {
+	s.compiled[s.found.PolicyNote.PolicyHash] = compiled
+	if w.tick(time.Millisecond); w.guards[0].verifier.Bundle() != nil {
 		t.Error("a bundle that was refused is tried again at once")
 	}
-	if w.tick(retryInterval); w.edges[0].verifier.Bundle() == nil {
+	if w.tick(retryInterval); w.guards[0].verifier.Bundle() == nil {
 		t.Error("a bundle that was refused is not tried again")
 	}
 	refused := 0

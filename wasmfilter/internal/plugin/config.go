@@ -172,7 +172,7 @@ func (c *BundleConfig) core() core.Config {
 	out := core.Config{
 		RecordCache: c.RecordCache, NodeCache: c.NodeCache, TokenCache: c.TokenCache,
 		ClockSkew: time.Duration(c.ClockSkew), MaxAge: time.Duration(c.MaxAge),
-		Floor: bundle.Floor{Version: c.MinVersion, PolicyVersion: c.MinPolicyVersion},
+		MinVersion: bundle.MinVersion{Version: c.MinVersion, PolicyVersion: c.MinPolicyVersion},
 	}
 	// One verifier in each worker: less than in a server that has one.
 	out.RecordCache = orDefault(out.RecordCache, 16<<20)

@@ -60,7 +60,7 @@ func TestHostileLog(t *testing.T) {
 	b, key := shop(t)
 	w := newWorker(t, newShared(), b)
 	w.settle(t, b.Directory)
-	e, s := w.edges[0], w.source()
+	e, s := w.guards[0], w.source()
 	s.name, e.name = hostile, hostile
 	for i := range s.origins {
 		s.origins[i].Cluster = hostile
@@ -122,7 +122,7 @@ func TestHostileLog(t *testing.T) {
 	w.SetSharedData(s.notesKey, []byte(hostile), 0)
 	w.tick(tickInterval)
 	seen("what another worker has found is refused")
-	w.SetSharedData(s.notesKey, bundle.AppendState(nil, bundle.Notes{Policy: []byte(hostile), Manifest: []byte(hostile)}), 0)
+	w.SetSharedData(s.notesKey, bundle.AppendState(nil, bundle.Notes{PolicyNote: []byte(hostile), Manifest: []byte(hostile)}), 0)
 	w.tick(tickInterval)
 	seen("what another worker has found is refused")
 	s.refuse(errors.New(hostile))

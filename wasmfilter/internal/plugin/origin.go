@@ -24,8 +24,8 @@ type Origin struct {
 	Authority string `json:"authority"`
 	// Path is what stands before "/v1/manifest".
 	Path string `json:"path,omitempty"`
-	// Token is sent as a bearer token, if there is one.
-	Token string `json:"token,omitempty"`
+	// BearerToken is sent as a bearer token, if there is one.
+	BearerToken string `json:"token,omitempty"`
 }
 
 // Bounds of what is fetched.
@@ -196,8 +196,8 @@ func (s *source) send(h bundle.Hash, f *fetch) {
 // get asks an origin for a path.
 func (s *source) get(o Origin, path, etag string, done func(status, etag string, body []byte), limit int) error {
 	headers := [][2]string{{":method", "GET"}, {":path", o.Path + path}, {":authority", o.Authority}, {":scheme", "https"}, {"accept", "*/*"}}
-	if o.Token != "" {
-		headers = append(headers, [2]string{"authorization", "Bearer " + o.Token})
+	if o.BearerToken != "" {
+		headers = append(headers, [2]string{"authorization", "Bearer " + o.BearerToken})
 	}
 	if etag != "" {
 		headers = append(headers, [2]string{"if-none-match", etag})
@@ -350,7 +350,7 @@ func (s *source) askOrigin(first, tried int) {
 				failed("policy note", "status "+status)
 				return
 			}
-			notes := bundle.Notes{Policy: note, Manifest: manifest}
+			notes := bundle.Notes{PolicyNote: note, Manifest: manifest}
 			if err := s.raise(notes); err != nil && !errors.Is(err, errSame) {
 				failed("bundle", err)
 				return
@@ -392,7 +392,7 @@ func (s *source) open(current *bundle.Bundle) *bundle.Bundle {
 	if s.found == nil || current != nil && current.Manifest == s.found.Manifest || !past(s.now(), s.failed, retryInterval) {
 		return nil
 	}
-	h := s.found.Note.Policy
+	h := s.found.PolicyNote.PolicyHash
 	if raw, here := s.raw[h]; here {
 		clear(s.compiled)
 		s.compiled[h] = raw

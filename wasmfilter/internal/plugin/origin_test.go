@@ -57,7 +57,7 @@ func TestClockSetBack(t *testing.T) {
 		t.Error("it is not told")
 	}
 	for i, w := range []*worker{one, two} {
-		if w.edges[0].verifier.Bundle() == nil {
+		if w.guards[0].verifier.Bundle() == nil {
 			t.Errorf("worker %d has no bundle: %q", i, w.fake.log)
 		}
 	}

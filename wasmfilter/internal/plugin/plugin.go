@@ -26,7 +26,7 @@ import (
 type Plugin struct {
 	host   Host
 	config *Config
-	edges  []*edge // by name
+	guards []*guard // by name
 
 	// One request at a time, so that its parts are used again.
 	request  core.Request
@@ -38,8 +38,8 @@ type Plugin struct {
 	hurried bool // a tick was asked for at once
 }
 
-// edge is one bundle's verifier.
-type edge struct {
+// guard is one bundle's verifier.
+type guard struct {
 	name     string
 	verifier *core.Verifier
 	source   *source // nil where the bundle is in the configuration
@@ -80,11 +80,11 @@ func (p *Plugin) Configure(raw []byte) error {
 	}
 	p.config = c
 	for _, name := range slices.Sorted(maps.Keys(c.Bundles)) {
-		e, err := p.newEdge(name, c.Bundles[name])
+		e, err := p.newGuard(name, c.Bundles[name])
 		if err != nil {
 			return fmt.Errorf("bundle %q: %w", name, err)
 		}
-		p.edges = append(p.edges, e)
+		p.guards = append(p.guards, e)
 	}
 	if err := p.host.Tick(uint32(tickInterval.Milliseconds())); err != nil {
 		return fmt.Errorf("the proxy gives no ticks: %w", err)
@@ -92,12 +92,12 @@ func (p *Plugin) Configure(raw []byte) error {
 	return nil
 }
 
-func (p *Plugin) newEdge(name string, c *BundleConfig) (*edge, error) {
+func (p *Plugin) newGuard(name string, c *BundleConfig) (*guard, error) {
 	trust, err := c.trust(name)
 	if err != nil {
 		return nil, err
 	}
-	e := &edge{name: name, used: newLastUsed(p.host, name)}
+	e := &guard{name: name, used: newLastUsed(p.host, name)}
 	if e.verifier, err = core.New(c.core()); err != nil {
 		return nil, err
 	}
@@ -117,11 +117,11 @@ func (p *Plugin) newEdge(name string, c *BundleConfig) (*edge, error) {
 }
 
 // use activates a bundle.
-func (e *edge) use(h Host, b *bundle.Bundle) error {
-	if err := e.verifier.Activate(b); err != nil {
+func (g *guard) use(h Host, b *bundle.Bundle) error {
+	if err := g.verifier.Activate(b); err != nil {
 		return err
 	}
-	h.Log(Info, Line("bundle in use", "bundle", e.name, "policy", b.Policy.Name, "version", b.Manifest.Version, "keys", b.Manifest.Keys, "expires", b.Manifest.Expires))
+	h.Log(Info, Line("bundle in use", "bundle", g.name, "policy", b.Policy.Name, "version", b.Manifest.Version, "keys", b.Manifest.Keys, "expires", b.Manifest.Expires))
 	return nil
 }
 
@@ -167,7 +167,7 @@ func (p *Plugin) Trailers(id uint32) (action Action) {
 // Done forgets the request with the number id.
 func (p *Plugin) Done(id uint32) {
 	delete(p.bodies, id)
-	for _, e := range p.edges {
+	for _, e := range p.guards {
 		if e.source != nil {
 			e.source.gone(id)
 		}
@@ -198,7 +198,7 @@ func (p *Plugin) handlePlain(id uint32) Action {
 	if p.isReady(string(p.host.Property("request", "path"))) {
 		return p.ready()
 	}
-	e, served := p.edgeFor(string(p.host.Property("request", "host")))
+	e, served := p.guardFor(string(p.host.Property("request", "host")))
 	if !served && p.config.OtherHosts == pass {
 		return p.pass(id)
 	}
@@ -222,7 +222,7 @@ func (p *Plugin) handleTLS(id uint32, mayWait bool) Action {
 	if p.isReady(r.Path) {
 		return p.ready()
 	}
-	e, served := p.edgeFor(r.Authority)
+	e, served := p.guardFor(r.Authority)
 	if !served && p.config.OtherHosts == pass {
 		return p.pass(id)
 	}
@@ -241,7 +241,7 @@ func (p *Plugin) isReady(path string) bool {
 	return p.config.ReadyPath != "" && path == p.config.ReadyPath
 }
 
-func (p *Plugin) decide(e *edge, id uint32, mayWait bool) Action {
+func (p *Plugin) decide(e *guard, id uint32, mayWait bool) Action {
 	d := e.verifier.Verify(&p.request)
 	if d.Reason == policy.NodeMissing && mayWait && e.wait(p, id, d.Err) {
 		return Wait
@@ -265,9 +265,9 @@ func (p *Plugin) decide(e *edge, id uint32, mayWait bool) Action {
 
 // wait fetches the node that a decision lacks, and says whether the request can
 // wait for it.
-func (e *edge) wait(p *Plugin, id uint32, err error) bool {
+func (g *guard) wait(p *Plugin, id uint32, err error) bool {
 	var node *bundle.NodeError
-	return e.source != nil && errors.As(err, &node) && node.Missing && e.source.want(node.Node, id, p.arrived)
+	return g.source != nil && errors.As(err, &node) && node.Missing && g.source.want(node.Node, id, p.arrived)
 }
 
 // arrived decides the requests anew that have waited for a node. Without it they
@@ -286,7 +286,7 @@ func (p *Plugin) arrived(requests []uint32, ok bool) {
 // ready answers whether every bundle is in force.
 func (p *Plugin) ready() Action {
 	status, body := uint32(200), "ready\n"
-	for _, e := range p.edges {
+	for _, e := range p.guards {
 		if err := e.verifier.Status(); err != nil {
 			status, body = 503, e.name+": "+err.Error()+"\n"
 			break
@@ -296,17 +296,17 @@ func (p *Plugin) ready() Action {
 	return Stop
 }
 
-// edgeFor is the edge whose policy names the host. If none does it is the first
+// guardFor is the edge whose policy names the host. If none does it is the first
 // one, which says so. served is false if the host is certainly nobody's, so that it
 // may be passed: not one that is malformed, nor a policy's name with another port,
 // nor any while a bundle is not here yet.
-func (p *Plugin) edgeFor(authority string) (e *edge, served bool) {
-	if len(p.edges) == 1 && p.config.OtherHosts != pass {
-		return p.edges[0], true
+func (p *Plugin) guardFor(authority string) (e *guard, served bool) {
+	if len(p.guards) == 1 && p.config.OtherHosts != pass {
+		return p.guards[0], true
 	}
 	host, ok := policy.CanonicalHost(authority)
-	var unknown, near *edge
-	for _, e := range p.edges {
+	var unknown, near *guard
+	for _, e := range p.guards {
 		b := e.verifier.Bundle()
 		if b == nil {
 			unknown = e
@@ -328,7 +328,7 @@ func (p *Plugin) edgeFor(authority string) (e *edge, served bool) {
 	case unknown != nil:
 		return unknown, true
 	}
-	return p.edges[0], !ok
+	return p.guards[0], !ok
 }
 
 // forward makes the request what the upstream gets: without the API key and
@@ -396,7 +396,7 @@ func (p *Plugin) tell(d *core.Decision) {
 }
 
 // answer sends what the client gets for a request that does not go on.
-func (p *Plugin) answer(e *edge, d *core.Decision) Action {
+func (p *Plugin) answer(e *guard, d *core.Decision) Action {
 	p.response = p.response[:0]
 	for _, h := range d.Header {
 		p.response = append(p.response, [2]string{strings.ToLower(h.Name), h.Value})
@@ -422,7 +422,7 @@ func (p *Plugin) unavailable() Action {
 }
 
 // log writes one line for a denial, by which support finds a Request-Id.
-func (p *Plugin) log(e *edge, d *core.Decision) {
+func (p *Plugin) log(e *guard, d *core.Decision) {
 	fields := append(make([]any, 0, 16), "request_id", d.RequestID, "reason", d.Reason, "status", d.Status, "bundle", e.name)
 	add := func(name, value string) {
 		if value != "" {
@@ -472,7 +472,7 @@ func (p *Plugin) Tick() {
 		p.hurried = false
 		p.host.Tick(uint32(tickInterval.Milliseconds()))
 	}
-	for _, e := range p.edges {
+	for _, e := range p.guards {
 		e.verifier.Wait()
 		if e.source != nil {
 			if b := e.source.tick(e.verifier.Bundle()); b != nil {

@@ -429,7 +429,7 @@ func newWorkerWith(t *testing.T, s *shared, b *control.Bundle, more map[string]a
 	return w
 }
 
-func (w *worker) source() *source { return w.edges[0].source }
+func (w *worker) source() *source { return w.guards[0].source }
 
 func (w *worker) tick(d time.Duration) {
 	w.now = w.now.Add(d)
@@ -478,7 +478,7 @@ func TestWorkersShareNotes(t *testing.T) {
 	one.settle(t, b.Directory)
 	two.settle(t, b.Directory)
 	for _, w := range []*worker{one, two} {
-		if w.edges[0].verifier.Bundle() == nil {
+		if w.guards[0].verifier.Bundle() == nil {
 			t.Fatal("a worker has no bundle", w.fake.log)
 		}
 		w.fake.request("GET", "https://api.test/x", "authorization: Bearer "+key)
@@ -491,7 +491,7 @@ func TestWorkersShareNotes(t *testing.T) {
 		}
 	}
 	// Garbage and older notes in what is shared change nothing.
-	current := one.edges[0].verifier.Bundle().Manifest.Version
+	current := one.guards[0].verifier.Bundle().Manifest.Version
 	old := slices.Clone(s.data[one.source().notesKey])
 	if err := b.Build(context.Background()); err != nil {
 		t.Fatal(err)
@@ -499,14 +499,14 @@ func TestWorkersShareNotes(t *testing.T) {
 	one.tick(10 * time.Second)
 	one.settle(t, b.Directory)
 	two.settle(t, b.Directory)
-	if got := two.edges[0].verifier.Bundle().Manifest.Version; got <= current {
+	if got := two.guards[0].verifier.Bundle().Manifest.Version; got <= current {
 		t.Fatalf("version %d after %d: %q", got, current, two.fake.log)
 	}
-	current = two.edges[0].verifier.Bundle().Manifest.Version
+	current = two.guards[0].verifier.Bundle().Manifest.Version
 	for _, raw := range [][]byte{[]byte("garbage"), old, nil, make([]byte, 100)} {
 		two.SetSharedData(two.source().notesKey, raw, 0)
 		two.tick(tickInterval)
-		if got := two.edges[0].verifier.Bundle().Manifest.Version; got != current {
+		if got := two.guards[0].verifier.Bundle().Manifest.Version; got != current {
 			t.Errorf("%.10q: version %d", raw, got)
 		}
 	}

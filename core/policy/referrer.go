@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// Origin is one origin that a key may be used from.
-type Origin struct {
+// ReferrerPattern is one origin that a key may be used from.
+type ReferrerPattern struct {
 	scheme, host, port string
 	wildcard           bool
 }
 
-// ParseOrigin reads an origin, "https://shop.example.com", with a port if it
+// ParseReferrer reads an origin, "https://shop.example.com", with a port if it
 // is not the scheme's own, or "https://*.example.com" for all names below one.
 // A path is refused: browsers do not send it across origins.
-func ParseOrigin(s string) (Origin, error) {
+func ParseReferrer(s string) (ReferrerPattern, error) {
 	bare, wildcard := s, false
 	if scheme, rest, ok := strings.Cut(s, "://*."); ok {
 		bare, wildcard = scheme+"://"+rest, true
@@ -32,7 +32,7 @@ func ParseOrigin(s string) (Origin, error) {
 }
 
 // Canonical is the one spelling of the origin.
-func (o Origin) Canonical() string {
+func (o ReferrerPattern) Canonical() string {
 	star := ""
 	if o.wildcard {
 		star = "*."
@@ -49,11 +49,11 @@ var defaultPort = map[string]string{"http": "80", "https": "443"}
 // Allows says whether a request with these lines of Origin and Referer comes
 // from the origin. The Origin line counts if there is one, else the origin of
 // Referer; either one repeated is no match (R43).
-func (o Origin) Allows(origin, referer []string) bool {
+func (o ReferrerPattern) Allows(origin, referer []string) bool {
 	if repeated(origin) || repeated(referer) {
 		return false
 	}
-	var from Origin
+	var from ReferrerPattern
 	ok := false
 	switch {
 	case len(origin) == 1:
@@ -108,7 +108,7 @@ func originOf(url string) string {
 
 // parseOrigin reads a serialised origin as an exact scheme, host and port. User
 // information, "null" and anything else that is no host and port is refused.
-func parseOrigin(s string) (o Origin, ok bool) {
+func parseOrigin(s string) (o ReferrerPattern, ok bool) {
 	scheme, authority, ok := strings.Cut(s, "://")
 	scheme = strings.ToLower(scheme)
 	if !ok || defaultPort[scheme] == "" {
@@ -118,7 +118,7 @@ func parseOrigin(s string) (o Origin, ok bool) {
 	if !ok || strings.HasSuffix(strings.SplitN(authority, ":", 2)[0], ".") {
 		return o, false
 	}
-	o = Origin{scheme: scheme, host: host, port: defaultPort[scheme]}
+	o = ReferrerPattern{scheme: scheme, host: host, port: defaultPort[scheme]}
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		o.host, o.port = host[:i], host[i+1:]
 	} else if strings.HasSuffix(authority, ":443") {
