@@ -81,9 +81,9 @@ func TestRenewalDue(t *testing.T) {
 		}
 	}
 	described := make(chan *prometheus.Desc, 20)
-	living.Describe(described)
+	gauges{}.Describe(described)
 	collected := make(chan prometheus.Metric, 200)
-	living.Collect(collected)
+	gauges{}.Collect(collected)
 	close(described)
 	close(collected)
 	names, values := "", ""

@@ -36,14 +36,14 @@ func TestFullState(t *testing.T) {
 		h := must(control.Open(filepath.Join(d, "home")))
 		e := fullEdge(t, d, must(h.Published("default")))
 		e.start.Do(func() { close(e.stopped) }) // it looks when it is told to
-		e.started = true
-		if err := e.load(); err != nil {
+		e.memory.writes = true
+		if err := e.source.load(e.use); err != nil {
 			return errors.New("the new bundle is not used: " + err.Error())
 		}
-		if e.metrics.degraded.Load() != (e.storeErr != nil) {
+		if e.memory.degraded.Load() != (e.memory.err != nil) {
 			return errors.New("there is no alarm")
 		}
-		return e.storeErr
+		return e.memory.err
 	}, func(_, said string) {
 		h := must(control.Open(filepath.Join(dir, "home")))
 		defer h.Close()

@@ -227,6 +227,15 @@ func forwardedAddr(entry string) (netip.Addr, bool) {
 	return addr, err == nil && addr.Zone() == ""
 }
 
+// parseAddr reads an address of Go's net package, with or without a port.
+func parseAddr(s string) netip.Addr {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr()
+	}
+	addr, _ := netip.ParseAddr(s)
+	return addr
+}
+
 // strip takes from the request what must not go on, on whatever outcome: to the next
 // handler or to an error page.
 func strip(r *http.Request, t *translation, d *core.Decision) {

@@ -2,9 +2,6 @@ package caddymodule
 
 import (
 	"errors"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,7 +27,7 @@ func registerMetrics(registry *prometheus.Registry) {
 	if registry == nil {
 		return
 	}
-	for _, collector := range []prometheus.Collector{requests, refused, &living} {
+	for _, collector := range []prometheus.Collector{requests, refused, gauges{}} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(collector); err != nil && !errors.As(err, &already) {
 			panic(err) // a programming error: the names are fixed
@@ -38,23 +35,20 @@ func registerMetrics(registry *prometheus.Registry) {
 	}
 }
 
-// guardMetrics are one edge's, looked up once.
+// guardMetrics are one bundle's counters, looked up once.
 type guardMetrics struct {
 	requests [policy.NumReasons]prometheus.Counter
 	bundle   string
-	// degraded is set while what is in use could not be remembered.
-	degraded atomic.Bool
 }
 
-func newGuardMetrics(e *guard) *guardMetrics {
-	m := &guardMetrics{bundle: e.name}
+func newGuardMetrics(bundle string) *guardMetrics {
+	m := &guardMetrics{bundle: bundle}
 	for i := range m.requests {
-		m.requests[i] = requests.WithLabelValues(e.name, policy.Reason(i).String())
+		m.requests[i] = requests.WithLabelValues(bundle, policy.Reason(i).String())
 	}
 	for _, cause := range []string{"rollback", "forked", "future", "invalid"} {
-		refused.WithLabelValues(e.name, cause) // shown from the beginning, so that its increase is seen
+		refused.WithLabelValues(bundle, cause) // shown from the beginning, so that its increase is seen
 	}
-	living.add(e)
 	return m
 }
 
@@ -72,40 +66,6 @@ func (m *guardMetrics) refuse(err error) {
 	refused.WithLabelValues(m.bundle, cause).Inc()
 }
 
-// gauges describe the edges that live, as they are when somebody asks. While one
-// configuration takes another's place a bundle has two edges, and the later one
-// counts.
-type gauges struct {
-	mu     sync.Mutex
-	guards []*guard
-}
-
-var living gauges
-
-func (g *gauges) add(e *guard) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.guards = append(g.guards, e)
-}
-
-// find returns the latest edge of a bundle, or nil.
-func (g *gauges) find(name string) *guard {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, e := range slices.Backward(g.guards) {
-		if e.name == name {
-			return e
-		}
-	}
-	return nil
-}
-
-func (g *gauges) remove(e *guard) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.guards = slices.DeleteFunc(g.guards, func(other *guard) bool { return other == e })
-}
-
 func gauge(name, help string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName("caddy", "keystile", name), help, []string{"bundle"}, nil)
 }
@@ -119,24 +79,19 @@ var (
 	keys     = gauge("bundle_keys", "Key records in the bundle in use.")
 )
 
+// gauges describe the guards that live, as they are when somebody asks.
+type gauges struct{}
+
 // Describe names the gauges.
-func (*gauges) Describe(ch chan<- *prometheus.Desc) {
+func (gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{inForce, degraded, version, age, expires, keys, renewalDue} {
 		ch <- d
 	}
 }
 
-// Collect describes every bundle's edge.
-func (g *gauges) Collect(ch chan<- prometheus.Metric) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	seen := make(map[string]bool)
-	for _, e := range slices.Backward(g.guards) {
-		if !seen[e.name] {
-			seen[e.name] = true
-			e.collect(ch)
-		}
-	}
+// Collect describes every bundle's guard.
+func (gauges) Collect(ch chan<- prometheus.Metric) {
+	living.each(func(g *guard) { g.collect(ch) })
 }
 
 func (g *guard) collect(ch chan<- prometheus.Metric) {
@@ -151,7 +106,7 @@ func (g *guard) collect(ch chan<- prometheus.Metric) {
 		send(d, v)
 	}
 	flag(inForce, g.verifier.Status() == nil)
-	flag(degraded, g.metrics.degraded.Load())
+	flag(degraded, g.memory.degraded.Load())
 	if b := g.verifier.Bundle(); b != nil {
 		send(version, float64(b.Manifest.Version)/1000)
 		send(age, time.Since(time.UnixMilli(b.Manifest.Version)).Seconds())

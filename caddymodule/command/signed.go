@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keystile/keystile/caddymodule"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/disk"
@@ -296,7 +295,7 @@ func flagTrust(cmd *cobra.Command) (*bundle.Trust, error) {
 		return nil, err
 	}
 	if file != "" {
-		more, err := caddymodule.ReadSigners(file)
+		more, err := disk.ReadSigners(file)
 		if err != nil {
 			return nil, err
 		}

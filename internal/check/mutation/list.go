@@ -46,12 +46,11 @@ const (
 	inControl = "./internal/control"
 	inCommand = "./caddymodule/command"
 
-	caddyEdge = "caddymodule/edge.go"
-	inCaddy   = "./caddymodule"
-	onDisk    = "internal/disk/open.go"
-	plugin    = "wasmfilter/internal/plugin/plugin.go"
-	origins   = "wasmfilter/internal/plugin/origin.go"
-	inPlugin  = "./wasmfilter/internal/plugin"
+	inCaddy  = "./caddymodule"
+	onDisk   = "internal/disk/open.go"
+	plugin   = "wasmfilter/internal/plugin/plugin.go"
+	origins  = "wasmfilter/internal/plugin/origin.go"
+	inPlugin = "./wasmfilter/internal/plugin"
 
 	filter       = "wasmfilter/internal/plugin/plugin.go"
 	filterSource = "wasmfilter/internal/plugin/origin.go"
@@ -314,10 +313,10 @@ var mutants = []mutant{
 	{"lock that stays locked", state, "case s.locked.Load() || time.Since", "case time.Since", inDisk},
 	{"notes of a file", onDisk, "g.notes == before.notes && ", "", inDisk},
 	{"file read as a whole", onDisk, "if info.Size() <= maxWhole {", "if false {", inDisk},
-	{"file written over", caddyEdge, "if d.Err == nil || !errors.As(d.Err, &node) {", "if true || !errors.As(d.Err, &node) {", inCaddy},
-	{"fork of what is remembered", caddyEdge, "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrRollback) {", inCaddy},
-	{"rollback of what is remembered", caddyEdge, "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrForked) {", inCaddy},
-	{"lock at the start", caddyEdge, " && !errors.Is(g.storeErr, disk.ErrLocked) {\n\t\t\t\terr =", " {\n\t\t\t\terr =", inCaddy},
+	{"file written over", "caddymodule/guard.go", "if d.Err == nil || !errors.As(d.Err, &node) {", "if true || !errors.As(d.Err, &node) {", inCaddy},
+	{"fork of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrRollback) {", inCaddy},
+	{"rollback of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrForked) {", inCaddy},
+	{"lock at the start", "caddymodule/memory.go", " && !errors.Is(m.err, disk.ErrLocked) {\n\t\treturn errState", " {\n\t\treturn errState", inCaddy},
 	{"whose address", plugin, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inPlugin},
 	{"ready", plugin, `status, body = 503, e.name+": "+err.Error()+"\n"`, `_ = err`, inPlugin},
 	{"succession of notes", origins, "if err := m.CheckSuccession(s.found); err != nil {\n\t\treturn err\n\t}", "", inPlugin},

@@ -90,7 +90,7 @@ func (p *publisher) pack(at time.Time, records []bundle.Record) []byte {
 	return out.Bytes()
 }
 
-// edge is an edge that has begun, with what it logs.
+// guard is one that has begun, with what it logs.
 func (p *publisher) guard(dir, audience string) (*guard, *observer.ObservedLogs) {
 	p.t.Helper()
 	level, logs := observer.New(zapcore.InfoLevel)
@@ -234,7 +234,7 @@ func TestStateLockedElsewhere(t *testing.T) {
 		p.write(dir, p.pack(last, nil))
 		p.version(e, last)
 	}
-	if told := logs.FilterMessageSnippet("cannot be written").Len(); told != 1 || !e.metrics.degraded.Load() {
+	if told := logs.FilterMessageSnippet("cannot be written").Len(); told != 1 || !e.memory.degraded.Load() {
 		t.Errorf("it is told %d times", told)
 	}
 	unlock()
