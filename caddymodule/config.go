@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/disk"
 )
 
@@ -51,15 +50,6 @@ func (b *Bundle) resolve(name string) (*resolved, error) {
 			return nil, err
 		}
 		c.Signers = append(c.Signers, strings.TrimSpace(s))
-	}
-	if len(c.Signers) == 0 {
-		return nil, errors.New("it has no signer: nothing could be believed; `caddy keystile init` prints them")
-	}
-	if c.Bundle.Threshold == 0 {
-		c.Bundle.Threshold = 1
-	}
-	if c.Bundle.Audience == "" {
-		c.Bundle.Audience = bundle.DefaultAudience
 	}
 	return c, nil
 }

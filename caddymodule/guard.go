@@ -39,7 +39,7 @@ type guard struct {
 // is not, since it may be mended while requests are denied. Nothing is written
 // before [guard.begin]: `caddy validate` comes here too, maybe as another user.
 func newGuard(c *resolved, logger *zap.Logger) (*guard, error) {
-	trust, err := bundle.NewTrust(c.Name, c.Bundle.Audience, c.Bundle.Threshold, c.Signers...)
+	trust, err := bundle.ConfiguredTrust(c.Name, c.Bundle.Audience, c.Bundle.Threshold, c.Signers...)
 	if err != nil {
 		return nil, err
 	}

@@ -90,3 +90,11 @@ func grpcMessage(b []byte) string {
 	}
 	return out.String()
 }
+
+// Unavailable is the denial of a request that a host cannot even put into core's terms.
+// There is no policy to answer by.
+func Unavailable() Decision {
+	var d Decision
+	d.deny(policy.Internal, nil, nil)
+	return d
+}

@@ -114,23 +114,14 @@ func (v *Verifier) Wait() {
 	v.nodes.Wait()
 }
 
-// Check says why b cannot become the active bundle: it is older than the active
-// one, of the same version with another text, below the floor, or signed in
-// the future ([bundle.ErrRollback], [bundle.ErrForked], [bundle.ErrFuture]).
-// One that has expired can, and then denies everything.
+// Check says why b cannot become the active bundle: see [bundle.Acceptance].
 func (v *Verifier) Check(b *bundle.Bundle) error {
-	if err := v.config.MinVersion.Check(&b.Mark); err != nil {
-		return err
-	}
+	accepts := bundle.Acceptance{MinVersion: v.config.MinVersion, ClockSkew: v.config.ClockSkew}
+	var last *bundle.Mark
 	if old := v.current.Load(); old != nil {
-		if err := b.CheckSuccession(&old.bundle.Mark); err != nil {
-			return err
-		}
+		last = &old.bundle.Mark
 	}
-	if err := b.CheckTime(v.config.Now(), v.config.ClockSkew, 0); errors.Is(err, bundle.ErrFuture) {
-		return err
-	}
-	return nil
+	return accepts.Check(&b.Mark, last, v.config.Now())
 }
 
 // Activate makes b the bundle that decides, unless [Verifier.Check] refuses it:

@@ -369,6 +369,20 @@ func TestTrustRefuses(t *testing.T) {
 	if _, err := NewTrust("", "", 1, good); err == nil {
 		t.Error("no audience: trusted")
 	}
+	if trust, err := ConfiguredTrust("", "", 0, good); err != nil || trust.audience != DefaultAudience || trust.threshold != 1 {
+		t.Errorf("what is left out: %+v %v", trust, err)
+	}
+	if _, err := ConfiguredTrust("", "", 0); err == nil {
+		t.Error("no signer: trusted")
+	}
+	// A private key where a verifier key belongs is told and never repeated (R74).
+	private, _, err := note.GenerateKey(rand.Reader, "policy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewTrust("", "edge", 1, private); err == nil || strings.Contains(err.Error(), private[12:]) || !strings.Contains(err.Error(), "private key") {
+		t.Errorf("a private key: %v", err)
+	}
 }
 
 // R53, R56: time and succession.

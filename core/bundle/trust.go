@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -58,11 +59,27 @@ func NewTrust(name, audience string, threshold int, keys ...string) (*Trust, err
 	return t, nil
 }
 
+// ConfiguredTrust is [NewTrust] for what an operator has written: no audience is
+// [DefaultAudience], and no threshold is 1.
+func ConfiguredTrust(name, audience string, threshold int, keys ...string) (*Trust, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("it has no signer: nothing could be believed; `caddy keystile init` prints them")
+	}
+	return NewTrust(name, cmp.Or(audience, DefaultAudience), cmp.Or(threshold, 1), keys...)
+}
+
 // Audience is the audience whose bundles are believed.
 func (t *Trust) Audience() string { return t.audience }
 
+// privateKey begins a signing key in the form of golang.org/x/mod/sumdb/note.
+const privateKey = "PRIVATE+KEY+"
+
 // parseVerifier reads a key in the form of golang.org/x/mod/sumdb/note.
 func parseVerifier(s string) (v verifier, err error) {
+	if strings.Contains(s, privateKey) {
+		return v, errors.New("a private key stands where a verifier key is expected: whoever could read it there can sign. " +
+			"Replace it (`caddy keystile bundle rotate`), and give the verifier key of the new one")
+	}
 	v.Verifier, err = note.NewVerifier(s)
 	if err != nil {
 		return v, fmt.Errorf("verifier key %q is malformed: it has the form name+hash+base64", s)

@@ -199,6 +199,17 @@ func (p *Policy) HostEnvironments(host string) (environments Set, served bool) {
 	return 0, false
 }
 
+// Serves says whether host, which is canonical, is served.
+func (p *Policy) Serves(host string) bool {
+	_, served := p.HostEnvironments(host)
+	return served
+}
+
+// ServesName says whether a host of this name is served, on whatever port.
+func (p *Policy) ServesName(name string) bool {
+	return slices.ContainsFunc(p.Hosts, func(h Host) bool { return HostName(h.Name) == name })
+}
+
 // NamesHosts says whether the policy names its hosts, and does not serve any.
 func (p *Policy) NamesHosts() bool { return len(p.Hosts) > 0 }
 

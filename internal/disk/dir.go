@@ -53,7 +53,7 @@ func WriteDir(dir string, b *bundle.Bundle, compiled []byte) (written int, err e
 	for _, note := range []struct {
 		file  string
 		bytes []byte
-	}{{policyFile, b.Notes.PolicyNote}, {manifestFile, b.Notes.Manifest}} {
+	}{{bundle.PathPolicy, b.Notes.PolicyNote}, {bundle.PathManifest, b.Notes.Manifest}} {
 		if err := ReplaceBytes(inDir(dir, note.file), 0o644, note.bytes); err != nil {
 			return written, err
 		}
@@ -77,7 +77,7 @@ func writeObject(path string, b []byte) (written bool, err error) {
 	return true, ReplaceBytes(path, 0o644, b)
 }
 
-func startPack(dir string, root bundle.Hash) string { return inDir(dir, "pack", root.String()) }
+func startPack(dir string, root bundle.Hash) string { return inDir(dir, bundle.PathPack(root)) }
 
 func writeStartPack(dir string, b *bundle.Bundle, compiled []byte) error {
 	path := startPack(dir, b.Manifest.Root)
@@ -107,11 +107,11 @@ func Prune(dir string, b *bundle.Bundle) (removed int, err error) {
 		return 0, err
 	}
 	defer unlock()
-	if now, err := readFile(inDir(dir, manifestFile), bundle.MaxNote); err != nil || string(now) != string(b.Notes.Manifest) {
+	if now, err := readFile(inDir(dir, bundle.PathManifest), bundle.MaxNote); err != nil || string(now) != string(b.Notes.Manifest) {
 		return 0, errors.Join(err, fmt.Errorf("%s: another bundle has been written there meanwhile: try again", dir))
 	}
 	keep := map[string]bool{
-		inDir(dir, manifestFile): true, inDir(dir, policyFile): true,
+		inDir(dir, bundle.PathManifest): true, inDir(dir, bundle.PathPolicy): true,
 		objectFile(dir, b.PolicyNote.PolicyHash): true, startPack(dir, b.Manifest.Root): true,
 	}
 	if err := b.Nodes(func(hash bundle.Hash, _ []byte) error {
@@ -120,7 +120,7 @@ func Prune(dir string, b *bundle.Bundle) (removed int, err error) {
 	}); err != nil {
 		return 0, err
 	}
-	err = filepath.WalkDir(inDir(dir), func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(filepath.Dir(inDir(dir, bundle.PathManifest)), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || keep[path] {
 			return err
 		}

@@ -393,8 +393,8 @@ func TestWrittenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, inDir(dir, manifestFile), p.mark(start+1).Notes.Manifest)
-	if err := os.Chtimes(inDir(dir, manifestFile), before.info.ModTime(), before.info.ModTime()); err != nil {
+	write(t, inDir(dir, bundle.PathManifest), p.mark(start+1).Notes.Manifest)
+	if err := os.Chtimes(inDir(dir, bundle.PathManifest), before.info.ModTime(), before.info.ModTime()); err != nil {
 		t.Fatal(err)
 	}
 	if after, err := Look(dir); err != nil || after.Same(before) {
@@ -625,10 +625,10 @@ func TestBetweenTheNotes(t *testing.T) {
 		return b
 	}
 	first := unpack(start)
-	manifest := read(t, inDir(dir, manifestFile))
+	manifest := read(t, inDir(dir, bundle.PathManifest))
 	p.policy(start + 1)
 	unpack(start + 1)
-	write(t, inDir(dir, manifestFile), manifest)
+	write(t, inDir(dir, bundle.PathManifest), manifest)
 	if _, _, err := OpenBundle(dir, p.trust()); err == nil {
 		t.Error("a manifest under another policy note was believed")
 	}

@@ -112,20 +112,10 @@ func readWhole(f *os.File, size int64) (*bundle.Pack, error) {
 	return bundle.OpenPack(bytes.NewReader(b), size)
 }
 
-// Files of the directory form, below "v1".
-const (
-	manifestFile = "manifest"
-	policyFile   = "policy"
-)
+// inDir is where an object of the directory form stands, by its path.
+func inDir(dir, path string) string { return filepath.Join(dir, filepath.FromSlash(path)) }
 
-func inDir(dir string, path ...string) string {
-	return filepath.Join(append([]string{dir, "v1"}, path...)...)
-}
-
-func objectFile(dir string, hash bundle.Hash) string {
-	name := hash.String()
-	return inDir(dir, "node", name[:2], name[2:])
-}
+func objectFile(dir string, hash bundle.Hash) string { return inDir(dir, bundle.PathNode(hash)) }
 
 // objects reads a directory's objects by name.
 type objects string
@@ -137,11 +127,11 @@ func (dir objects) Node(hash bundle.Hash) ([]byte, error) {
 
 func openDir(dir string) (*Source, error) {
 	// The manifest first: it is written last, so that what it names is there.
-	manifest, err := readFile(inDir(dir, manifestFile), bundle.MaxNote)
+	manifest, err := readFile(inDir(dir, bundle.PathManifest), bundle.MaxNote)
 	if err != nil {
 		return nil, err
 	}
-	note, err := readFile(inDir(dir, policyFile), bundle.MaxNote)
+	note, err := readFile(inDir(dir, bundle.PathPolicy), bundle.MaxNote)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +177,7 @@ func Look(path string) (*Glance, error) {
 	}
 	dir := info.IsDir()
 	if dir {
-		path = inDir(path, manifestFile)
+		path = inDir(path, bundle.PathManifest)
 		if info, err = os.Stat(path); err != nil {
 			return nil, err
 		}

@@ -49,11 +49,11 @@ const (
 	inCaddy  = "./caddymodule"
 	onDisk   = "internal/disk/open.go"
 	plugin   = "wasmfilter/internal/plugin/plugin.go"
-	origins  = "wasmfilter/internal/plugin/origin.go"
+	origins  = "wasmfilter/internal/plugin/source.go"
 	inPlugin = "./wasmfilter/internal/plugin"
 
 	filter       = "wasmfilter/internal/plugin/plugin.go"
-	filterSource = "wasmfilter/internal/plugin/origin.go"
+	filterSource = "wasmfilter/internal/plugin/source.go"
 	filterNames  = "wasmfilter/internal/plugin/names.go"
 	filterLog    = "wasmfilter/internal/plugin/log.go"
 	inFilter     = "./wasmfilter/internal/plugin"
@@ -88,7 +88,9 @@ var mutants = []mutant{
 	{"state's trust", state, "if m, err = s.trust.Open(notes); err == nil {", "if m, err = s.trust.Open(notes); err == nil || true {", inDisk},
 	{"lines of several signers", note, "if !bytes.Equal(text, own) {", "if false && !bytes.Equal(text, own) {", inBundle},
 	{"fork", mark, "case m.Manifest.Version == last.Manifest.Version && m.Manifest != last.Manifest:", "case false:", inCore},
-	{"bundle of the future", verifier, "errors.Is(err, bundle.ErrFuture) {\n\t\treturn err", "false {\n\t\treturn err", inCore},
+	{"bundle of the future", "core/bundle/acceptance.go", "errors.Is(err, ErrFuture) {\n\t\treturn err", "false {\n\t\treturn err", inCore},
+	{"succession", "core/bundle/acceptance.go", "if err := m.CheckSuccession(last); err != nil {", "if err := m.CheckSuccession(nil); err != nil {", inCore},
+	{"lowest version", "core/bundle/acceptance.go", "if err := a.MinVersion.Check(m); err != nil {", "if err := error(nil); err != nil {", inCore},
 
 	// 2 shape
 	{"rewritten", check, "if c.request.Rewritten {", "if false {", inCore},
@@ -317,13 +319,12 @@ var mutants = []mutant{
 	{"fork of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrRollback) {", inCaddy},
 	{"rollback of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrForked) {", inCaddy},
 	{"lock at the start", "caddymodule/memory.go", " && !errors.Is(m.err, disk.ErrLocked) {\n\t\treturn errState", " {\n\t\treturn errState", inCaddy},
-	{"whose address", plugin, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inPlugin},
-	{"ready", plugin, `status, body = 503, e.name+": "+err.Error()+"\n"`, `_ = err`, inPlugin},
-	{"succession of notes", origins, "if err := m.CheckSuccession(s.found); err != nil {\n\t\treturn err\n\t}", "", inPlugin},
-	{"notes of the future", origins, "m.CheckTime(s.now(), s.skew, 0)", "error(nil)", inPlugin},
-	{"clock_skew of notes", origins, "m.CheckTime(s.now(), s.skew, 0)", "m.CheckTime(s.now(), bundle.DefaultClockSkew, 0)", inPlugin},
+	{"whose address", "wasmfilter/internal/plugin/request.go", "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inPlugin},
+	{"ready", "wasmfilter/internal/plugin/request.go", `status, body = 503, e.name+": "+err.Error()+"\n"`, "_ = err", inPlugin},
+	{"acceptance of notes", "wasmfilter/internal/plugin/source.go", "s.accepts.Check(m, s.found, s.now())", "s.accepts.Check(m, nil, s.now())", "./wasmfilter/internal/plugin"},
+	{"clock_skew of notes", "wasmfilter/internal/plugin/source.go", "cmp.Or(int64(c.ClockSkew), int64(bundle.DefaultClockSkew))", "int64(bundle.DefaultClockSkew)", "./wasmfilter/internal/plugin"},
 	{"what is shared is raised", origins, "err == nil && s.found.CheckSuccession(there) != nil {", "err == nil && there == nil {", inPlugin},
-	{"who has gone", origins, "return r == request", "return false", inPlugin},
+	{"who has gone", "wasmfilter/internal/plugin/fetch.go", "return r == request", "return false", inPlugin},
 	{"entity tag of another", origins, "\t\ts.etag = \"\"\n", "", inPlugin},
 	{"refused bundle waits", origins, "\ts.failed = s.now()\n\tif text", "\tif text", inPlugin},
 	{"refused bundle is waited for", origins, " || !past(s.now(), s.failed, retryInterval) {", " {", inPlugin},
@@ -332,11 +333,10 @@ var mutants = []mutant{
 	{"keys used last", "wasmfilter/internal/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || len(u.seen) >= 0 {", inPlugin},
 
 	// the filter's source
-	{"address of no peer", filter, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inFilter},
-	{"notes found before", filterSource, "if err := m.CheckSuccession(s.found); err != nil {", "if false {\n\t\tvar err error", inFilter},
+	{"address of no peer", "wasmfilter/internal/plugin/request.go", "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inFilter},
 	{"later notes that are shared", filterSource, "err == nil && s.found.CheckSuccession(there) != nil {", "err == nil && s.found.CheckSuccession(there) != nil && false {", inFilter},
-	{"ready without a bundle", filter, "if err := e.verifier.Status(); err != nil {", "if err := e.verifier.Status(); err != nil && false {", inFilter},
-	{"request that ended while it waited", filterSource, "return r == request })", "return r == request && false })", inFilter},
+	{"ready without a bundle", "wasmfilter/internal/plugin/request.go", "if err := e.verifier.Status(); err != nil {", "if err := e.verifier.Status(); err != nil && false {", inFilter},
+	{"request that ended while it waited", "wasmfilter/internal/plugin/fetch.go", "return r == request })", "return r == request && false })", inFilter},
 	{"entity tag after a failure", filterSource, "\t\ts.etag = \"\"\n", "", inFilter},
 	{"refused bundle on every tick", filterSource, "func (s *source) refuse(err error) {\n\ts.failed = s.now()\n", "func (s *source) refuse(err error) {\n", inFilter},
 	{"keys noted as used", "wasmfilter/internal/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || true {", inFilter},
@@ -346,16 +346,16 @@ var mutants = []mutant{
 	{"length of a log line's text", filterLog, "if i >= maxText {", "if i >= maxText && false {", inFilter},
 
 	// the filter
-	{"filter: TLS", plugin, `if len(p.host.Property("connection", "tls_version")) == 0 {`, "if false {", inPlugin},
-	{"filter: plain HTTP reads nothing", plugin, `if len(p.host.Property("connection", "tls_version")) == 0 {`, `if p.host.RequestHeaders(); len(p.host.Property("connection", "tls_version")) == 0 {`, inPlugin},
-	{"filter: trailer", plugin, "return p.filterTrailers(&b.decision)", "return Continue", inPlugin},
-	{"filter: trailer of a request that waits", plugin, "b.trailers = true", "b.trailers = false", inPlugin},
-	{"filter: trailer of a request that waited", plugin, "if b.trailers && action == Continue {", "if false {", inPlugin},
-	{"filter: trailer of nobody's request", plugin, "return p.unavailable() // nothing was said to follow", "return Continue", inPlugin},
-	{"filter: trailer for another host", plugin, "case b.passed:", "case false:", inPlugin},
-	{"filter: line of several goes", plugin, "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to := l.Value; l.Name == name {", inPlugin},
-	{"filter: lines of several stay", plugin, "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to, ok := becomes(name, l.Value); ok && false {", inPlugin},
-	{"filter: WebSocket by HTTP/1.1 alone", plugin, `r.HTTP11 = string(p.host.Property("request", "protocol")) == "HTTP/1.1"`, "r.HTTP11 = true", inPlugin},
+	{"filter: TLS", "wasmfilter/internal/plugin/request.go", `if len(p.host.Property("connection", "tls_version")) == 0 {`, "if false {", inPlugin},
+	{"filter: plain HTTP reads nothing", "wasmfilter/internal/plugin/request.go", `if len(p.host.Property("connection", "tls_version")) == 0 {`, `if p.host.RequestHeaders(); len(p.host.Property("connection", "tls_version")) == 0 {`, inPlugin},
+	{"filter: trailer", "wasmfilter/internal/plugin/request.go", "return p.filterTrailers(&b.decision)", "return Continue", inPlugin},
+	{"filter: trailer of a request that waits", "wasmfilter/internal/plugin/request.go", "b.trailers = true", "b.trailers = false", inPlugin},
+	{"filter: trailer of a request that waited", "wasmfilter/internal/plugin/request.go", "if b.trailers && action == Continue {", "if false {", inPlugin},
+	{"filter: trailer of nobody's request", "wasmfilter/internal/plugin/request.go", "return p.unavailable() // nothing was said to follow", "return Continue", inPlugin},
+	{"filter: trailer for another host", "wasmfilter/internal/plugin/request.go", "case b.passed:", "case false:", inPlugin},
+	{"filter: line of several goes", "wasmfilter/internal/plugin/request.go", "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to := l.Value; l.Name == name {", inPlugin},
+	{"filter: lines of several stay", "wasmfilter/internal/plugin/request.go", "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to, ok := becomes(name, l.Value); ok && false {", inPlugin},
+	{"filter: WebSocket by HTTP/1.1 alone", "wasmfilter/internal/plugin/request.go", `r.HTTP11 = string(p.host.Property("request", "protocol")) == "HTTP/1.1"`, "r.HTTP11 = true", inPlugin},
 	{"filter: body of a WebSocket", "wasmfilter/internal/plugin/headers.go", `r.Body = r.Body || l.Value != "0"`, "", inPlugin},
 	{"filter: who ends TLS", "wasmfilter/internal/plugin/config.go", "case c.TLSTerminators != nil:", "case false:", inPlugin},
 }

@@ -159,8 +159,6 @@ func (c *BundleConfig) check() error {
 		return errors.New("it is empty: give it a source and a signer")
 	case c.TLSTerminators != nil:
 		return errTerminators
-	case len(c.Signers) == 0:
-		return errors.New("it has no signer: nothing could be believed; `caddy keystile init` prints them")
 	case (c.Inline == "") == (len(c.Origins) == 0):
 		return errors.New("it needs one source: its packed file in base64 as inline, or origins")
 	}
@@ -189,14 +187,7 @@ func orDefault(n, or int64) int64 {
 }
 
 func (c *BundleConfig) trust(name string) (*bundle.Trust, error) {
-	audience, threshold := c.Audience, c.Threshold
-	if audience == "" {
-		audience = bundle.DefaultAudience
-	}
-	if threshold == 0 {
-		threshold = 1
-	}
-	return bundle.NewTrust(name, audience, threshold, c.Signers...)
+	return bundle.ConfiguredTrust(name, c.Audience, c.Threshold, c.Signers...)
 }
 
 // inline is the bundle that the configuration holds.

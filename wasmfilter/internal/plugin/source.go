@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -52,8 +53,8 @@ type source struct {
 	origins []Origin
 	now     func() time.Time
 	poll    time.Duration
-	skew    time.Duration // as the verifier's
-	hurry   func()        // asks for a tick at once
+	accepts bundle.Acceptance // of notes
+	hurry   func()            // asks for a tick at once
 
 	notesKey, leaseKey string
 
@@ -76,17 +77,6 @@ type source struct {
 	fetches map[bundle.Hash]*fetch
 }
 
-// fetch is an object on its way. It is sent on the next tick, from the plugin's own
-// context: what a request's context sends, nobody hears of once that has ended.
-type fetch struct {
-	limit   int
-	origin  int // of the list
-	tried   int
-	begun   time.Time // zero before it is sent
-	waiting []uint32  // requests
-	done    func(requests []uint32, ok bool)
-}
-
 func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig, hurry func()) (*source, error) {
 	for _, o := range c.Origins {
 		if o.Cluster == "" || o.Authority == "" {
@@ -98,7 +88,6 @@ func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig, hurry 
 	}
 	s := &source{
 		host: h, name: name, trust: trust, origins: c.Origins, now: time.Now, poll: time.Duration(c.PollInterval), hurry: hurry,
-		skew:     time.Duration(orDefault(int64(c.ClockSkew), int64(bundle.DefaultClockSkew))),
 		compiled: make(map[bundle.Hash][]byte), raw: make(map[bundle.Hash][]byte), fetches: make(map[bundle.Hash]*fetch),
 	}
 	var err error
@@ -108,108 +97,14 @@ func newSource(h Host, name string, trust *bundle.Trust, c *BundleConfig, hurry 
 	if s.poll == 0 {
 		s.poll = pollInterval
 	}
-	if s.skew = time.Duration(c.ClockSkew); s.skew == 0 {
-		s.skew = bundle.DefaultClockSkew
+	s.accepts = bundle.Acceptance{
+		MinVersion: bundle.MinVersion{Version: c.MinVersion, PolicyVersion: c.MinPolicyVersion},
+		ClockSkew:  time.Duration(cmp.Or(int64(c.ClockSkew), int64(bundle.DefaultClockSkew))),
 	}
 	if s.poll < 200*time.Millisecond {
 		return nil, fmt.Errorf("poll_interval %s: at least 200ms", s.poll)
 	}
 	return s, nil
-}
-
-var errNotHere = errors.New("it has not been fetched")
-
-// Node gives a node that has been fetched, as [bundle.NodeSource].
-func (s *source) Node(h bundle.Hash) ([]byte, error) {
-	if b, ok := s.raw[h]; ok {
-		return b, nil
-	}
-	return nil, errNotHere
-}
-
-// keep keeps an object as it was fetched, and forgets the oldest.
-func (s *source) keep(h bundle.Hash, b []byte) {
-	if _, ok := s.raw[h]; ok {
-		return
-	}
-	s.raw[h] = b
-	s.order = append(s.order, h)
-	for s.size += len(b); s.size > rawBytes; s.order = s.order[1:] {
-		s.size -= len(s.raw[s.order[0]])
-		delete(s.raw, s.order[0])
-	}
-}
-
-// want fetches a node for a request, and says whether the request can wait for it.
-func (s *source) want(h bundle.Hash, request uint32, done func(requests []uint32, ok bool)) bool {
-	f := s.fetches[h]
-	if f == nil {
-		if len(s.fetches) >= maxFetches {
-			return false
-		}
-		f = s.fetch(h, bundle.MaxLeaf, done)
-	}
-	if len(f.waiting) >= maxWaiting {
-		return false
-	}
-	f.waiting = append(f.waiting, request)
-	return true
-}
-
-func (s *source) fetch(h bundle.Hash, limit int, done func(requests []uint32, ok bool)) *fetch {
-	f := &fetch{limit: limit, origin: rand.IntN(len(s.origins)), done: done}
-	s.fetches[h] = f
-	s.hurry()
-	return f
-}
-
-// send asks the next origin for an object. When all have failed those who wait
-// are told.
-func (s *source) send(h bundle.Hash, f *fetch) {
-	for f.tried < len(s.origins) {
-		o := s.origins[(f.origin+f.tried)%len(s.origins)]
-		f.tried++
-		name := h.String()
-		err := s.get(o, "/v1/node/"+name[:2]+"/"+name[2:], "", func(status string, _ string, body []byte) {
-			if s.fetches[h] != f {
-				return // it was given up
-			}
-			if status == "200" && bundle.HashOf(body) == h {
-				delete(s.fetches, h)
-				s.keep(h, body)
-				f.done(f.waiting, true)
-				return
-			}
-			s.host.Log(Warn, Line("a node was not served", "bundle", s.name, "node", name, "cluster", o.Cluster, "status", status))
-			s.send(h, f)
-		}, f.limit)
-		if err == nil {
-			f.begun = s.now()
-			return
-		}
-		s.host.Log(Warn, Line("an origin cannot be asked", "bundle", s.name, "cluster", o.Cluster, "error", err))
-	}
-	delete(s.fetches, h)
-	f.done(f.waiting, false)
-}
-
-// get asks an origin for a path.
-func (s *source) get(o Origin, path, etag string, done func(status, etag string, body []byte), limit int) error {
-	headers := [][2]string{{":method", "GET"}, {":path", o.Path + path}, {":authority", o.Authority}, {":scheme", "https"}, {"accept", "*/*"}}
-	if o.BearerToken != "" {
-		headers = append(headers, [2]string{"authorization", "Bearer " + o.BearerToken})
-	}
-	if etag != "" {
-		headers = append(headers, [2]string{"if-none-match", etag})
-	}
-	return s.host.Dispatch(o.Cluster, headers, fetchTimeout, limit, done)
-}
-
-// gone forgets a request that ended while it waited.
-func (s *source) gone(request uint32) {
-	for _, f := range s.fetches {
-		f.waiting = slices.DeleteFunc(f.waiting, func(r uint32) bool { return r == request })
-	}
 }
 
 // tick sends what is to be sent, gives up what is overdue, asks for the notes
@@ -266,10 +161,7 @@ func (s *source) raise(notes bundle.Notes) error {
 	if err != nil {
 		return err
 	}
-	if err := m.CheckSuccession(s.found); err != nil {
-		return err
-	}
-	if err := m.CheckTime(s.now(), s.skew, 0); errors.Is(err, bundle.ErrFuture) {
+	if err := s.accepts.Check(m, s.found, s.now()); err != nil {
 		return err
 	}
 	if s.found != nil && m.Manifest == s.found.Manifest {
@@ -331,7 +223,7 @@ func (s *source) askOrigin(first, tried int) {
 		s.etag = ""
 		s.askOrigin(first, tried+1)
 	}
-	err := s.get(o, "/v1/manifest", s.etag, func(status, etag string, manifest []byte) {
+	err := s.get(o, "/"+bundle.PathManifest, s.etag, func(status, etag string, manifest []byte) {
 		switch status {
 		case "304":
 			s.failures, s.polling = 0, time.Time{}
@@ -345,7 +237,7 @@ func (s *source) askOrigin(first, tried int) {
 			s.failures, s.polling, s.etag = 0, time.Time{}, etag
 			return
 		}
-		err := s.get(o, "/v1/policy", "", func(status, _ string, note []byte) {
+		err := s.get(o, "/"+bundle.PathPolicy, "", func(status, _ string, note []byte) {
 			if status != "200" {
 				failed("policy note", "status "+status)
 				return
