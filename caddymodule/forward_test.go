@@ -363,6 +363,11 @@ func TestErrorPages(t *testing.T) {
 		"key in cookie":  {"https://api.vinr.com/v1/payments", []string{"Cookie: k=" + key}, true},
 		"in a proxy's":   {"https://api.vinr.com/v1/payments", []string{"X-Api-Key: " + key, "X-Forwarded-Uri: /?k=" + key}, true},
 		"key in the URL": {"https://api.vinr.com/v1/payments?k=" + key, []string{"X-Api-Key: " + key}, false},
+		"and plain HTTP": {"http://api.vinr.com/v1/payments?k=" + key, []string{"X-Api-Key: " + key}, false},
+		"and malformed":  {"https://api.vinr.com/v1/%61?k=" + key, []string{"X-Api-Key: " + key}, false},
+		"and early data": {"https://api.vinr.com/v1/x?k=" + key, []string{"X-Api-Key: " + key, "Early-Data: 1"}, false},
+		"plain cookie":   {"http://api.vinr.com/v1/payments", []string{"Cookie: k=" + key, "X-Copy: " + key}, true},
+		"bad path":       {"https://api.vinr.com/v1/%61", []string{"Cookie: k=" + key, "X-Copy: " + key}, true},
 		"WebSocket":      {"https://api.vinr.com/nothing", []string{"X-Api-Key: " + key, "Connection: Upgrade", "Upgrade: h2c"}, true},
 	} {
 		lines := append(tt.lines, "Keystile-Tenant: victim", "keystile~key!id: key_admin", "X-Other: stays")

@@ -37,7 +37,7 @@ func TestFullState(t *testing.T) {
 		e := fullEdge(t, d, must(h.Published("default")))
 		e.start.Do(func() { close(e.stopped) }) // it looks when it is told to
 		e.memory.writes = true
-		if err := e.source.load(e.use); err != nil {
+		if err := e.source.load(false, e.use); err != nil {
 			return errors.New("the new bundle is not used: " + err.Error())
 		}
 		if e.memory.degraded.Load() != (e.memory.err != nil) {

@@ -216,6 +216,45 @@ func TestNodesWrittenOver(t *testing.T) {
 	}
 }
 
+// A packed file that is being written over in place is not used before it is whole, so
+// that what is in use stays in use.
+func TestHalfWritten(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	records, keys := large(t)
+	records = records[:2000]
+	p.write(dir, p.pack(hourAgo, records))
+	e, logs := p.guard(dir, bundle.DefaultAudience)
+	defer p.end(e)
+	good := func(what string, status bundle.Status) {
+		t.Helper()
+		for i, key := range keys[:4] {
+			if d := e.decide(request(key)); d.Reason != policy.OK || d.Key.Status != status {
+				t.Fatalf("%s: key %d: %v", what, i, d)
+			}
+		}
+	}
+	good("before", bundle.Active)
+	for i := range records {
+		records[i].Status = bundle.Deprecated
+	}
+	later := p.pack(hourAgo.Add(time.Minute), records)
+	f, err := os.OpenFile(filepath.Join(dir, "shop.keystile"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(later[:len(later)/2]); err != nil {
+		t.Fatal(err)
+	}
+	p.logged(logs, "refused", "node")
+	good("half-written", bundle.Active)
+	if _, err := f.Write(later[len(later)/2:]); err != nil {
+		t.Fatal(err)
+	}
+	p.version(e, hourAgo.Add(time.Minute))
+	good("whole", bundle.Deprecated)
+}
+
 // A state whose lock another process keeps holds up nothing: the edge begins, takes
 // later bundles over and says once that it cannot remember them. It remembers the
 // last one when the lock is free.

@@ -296,8 +296,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, t *translation,
 	if d.Outcome == core.Deny {
 		h.log(r, d)
 	}
-	// A request that holds a key in its URL goes nowhere, not even to an error page.
-	pass := h.Errors == errorsPass && d.Outcome == core.Deny && d.Reason != policy.InURL
+	pass := h.Errors == errorsPass && d.Outcome == core.Deny && d.MayPass(r.RequestURI) && d.MayPass(r.URL.RequestURI())
 	header := w.Header()
 	for _, f := range d.Header {
 		if pass && f.Name == "Content-Type" {

@@ -50,8 +50,9 @@ func (s *fileSource) look(doubt bool, use func(*bundle.Bundle) error) (found boo
 	if same && !doubt && (!s.again || time.Now().Before(s.nextLook)) {
 		return true, nil
 	}
+	inPlace := seen.InPlace(s.seen)
 	s.seen = seen
-	err = s.load(use)
+	err = s.load(inPlace, use)
 	s.lookAgain(err)
 	before := s.refusal
 	if s.refusal = ""; err != nil {
@@ -75,13 +76,21 @@ func (s *fileSource) lookAgain(err error) {
 }
 
 // load gives use the bundle on disk. A large packed file stays open as long as its
-// bundle is in use, and is closed when that is collected.
-func (s *fileSource) load(use func(*bundle.Bundle) error) error {
+// bundle is in use, and is closed when that is collected. One that is written over in
+// place is read to its end before: what is half there must not take the place of what is
+// whole.
+func (s *fileSource) load(inPlace bool, use func(*bundle.Bundle) error) error {
 	b, source, err := disk.OpenBundle(s.path, s.trust)
 	if err != nil {
 		return err
 	}
-	if err := use(b); err != nil {
+	if inPlace {
+		err = b.Nodes(func(bundle.Hash, []byte) error { return nil })
+	}
+	if err == nil {
+		err = use(b)
+	}
+	if err != nil {
 		source.Close()
 		return fmt.Errorf("%s: %w", s.path, err)
 	}

@@ -82,19 +82,24 @@ func (x *exchange) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		a.enter(x.handler.underWay)
 		defer a.leave()
 	}
+	defer x.tellEarlyEnd() // also where the next handler panics, as proxies do
 	err := next.ServeHTTP(a, r)
-	if broken := a.failed(); broken != nil {
-		x.handler.logger.Warn("a request ends early", zap.String("bundle", x.handler.Bundle), zap.String("key_id", x.keyID()), zap.Error(broken))
+	if a.failed() != nil {
 		panic(http.ErrAbortHandler) // the server cuts the connection, or resets the stream
 	}
 	return err
 }
 
-func (x *exchange) keyID() string {
-	if x.decision.Key == nil {
-		return ""
+func (x *exchange) tellEarlyEnd() {
+	broken := x.response.failed()
+	if broken == nil {
+		return
 	}
-	return x.decision.Key.ID
+	id := ""
+	if x.decision.Key != nil {
+		id = x.decision.Key.ID
+	}
+	x.handler.logger.Warn("a request ends early", zap.String("bundle", x.handler.Bundle), zap.String("key_id", id), zap.Error(broken))
 }
 
 func (a *response) enter(u *underWay) {
@@ -132,9 +137,16 @@ func (l *underWayList) end(v *core.Verifier) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for a := l.first; a != nil; a = a.next {
-		if (a.webSocket || time.Since(a.since) >= youngest) && !v.Holds(&a.hold) && a.fail(errEnded) {
-			a.abort()
+		if !a.webSocket && time.Since(a.since) < youngest {
+			continue
 		}
+		if a.failed() == nil && v.Holds(&a.hold) {
+			continue
+		}
+		// Again at every look, while it stands here: another handler may set a deadline
+		// of its own.
+		a.fail(errEnded)
+		a.abort()
 	}
 }
 
@@ -150,11 +162,18 @@ func (a *response) abort() {
 	if a.cancel != nil {
 		a.cancel()
 	}
+	// The server's own writer: those of handlers are not for use by two at once.
+	w := a.ResponseWriter
+	for inner, ok := w.(wrapper); ok; inner, ok = w.(wrapper) {
+		w = inner.Unwrap()
+	}
 	past := time.Unix(1, 0)
-	controller := http.NewResponseController(a.ResponseWriter)
+	controller := http.NewResponseController(w)
 	controller.SetReadDeadline(past)
 	controller.SetWriteDeadline(past)
 }
+
+type wrapper interface{ Unwrap() http.ResponseWriter }
 
 // reset closes a connection so that the other end sees that it was cut.
 func reset(conn net.Conn) {
@@ -174,15 +193,13 @@ func (a *response) failed() error {
 	return a.broken
 }
 
-// fail notes why nothing more is written; it returns false if that was known.
-func (a *response) fail(err error) bool {
+// fail notes why nothing more is written.
+func (a *response) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.broken != nil {
-		return false
+	if a.broken == nil {
+		a.broken = err
 	}
-	a.broken = err
-	return true
 }
 
 // WriteHeader passes a status on, unless it would make the connection another

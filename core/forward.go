@@ -88,12 +88,15 @@ func (c *check) keyElsewhere() policy.Reason {
 // Line says what becomes of a header line of the request, on every outcome on which
 // anything of it goes on: to the next handler, or to an error page. ok is false if it
 // is removed: credentials, identity, a method override, another protocol, under all
-// their aliases, and the API key under any name (R20, R32, R35–R37).
+// their aliases, and the API key under any name (R20, R32, R35–R37). Of a request that
+// was denied, maybe before its key was looked for, nothing goes on that looks like a key.
 func (d *Decision) Line(name, value string) (to string, ok bool) {
-	if d.policy == nil {
+	switch {
+	case d.policy == nil:
 		return "", false // nothing is known of what it means
-	}
-	if d.elsewhere && credential.Holds(value, d.key) || d.Reason == policy.InCookie && ascii.EqualFold(name, "Cookie") {
+	case d.elsewhere && credential.Holds(value, d.key):
+		return "", false
+	case d.Outcome == Deny && d.policy.Grammar().WithinEncoded(value):
 		return "", false
 	}
 	switch d.policy.Field(name) {
@@ -108,6 +111,13 @@ func (d *Decision) Line(name, value string) (to string, ok bool) {
 		return to, to != ""
 	}
 	return "", false
+}
+
+// MayPass says whether a request for this path and query, which was denied, may go on to
+// an error page: not one that holds what looks like a key, nor any where no policy says
+// what a key looks like (R32).
+func (d *Decision) MayPass(target string) bool {
+	return d.policy != nil && !d.policy.Grammar().WithinEncoded(target)
 }
 
 // Trailer says whether a line of the request's trailer goes on. What means something

@@ -298,8 +298,13 @@ func TestEveryOutcome(t *testing.T) {
 				t.Errorf("%s: %s goes on", name, line)
 			}
 		}
-		if _, ok := d.Line("Cookie", "k="+key); ok && name == "cookie" {
-			t.Error("a cookie that holds a key goes on")
+		for _, line := range []string{"Cookie", "X-Copy"} {
+			if _, ok := d.Line(line, "k="+key); ok && d.Outcome == core.Deny {
+				t.Errorf("%s: %s that holds a key goes to an error page", name, line)
+			}
+		}
+		if d.Outcome == core.Deny && (d.MayPass("/x?k="+key) || d.MayPass("/x") == (name == "no bundle")) {
+			t.Errorf("%s: which URL may pass", name)
 		}
 		if got, _ := d.Line("Connection", "close, Keystile-Kind"); got != "close" && name != "no bundle" {
 			t.Errorf("%s: Connection becomes %q", name, got)

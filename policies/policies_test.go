@@ -11,6 +11,9 @@ import (
 )
 
 // Every shipped table holds on core, and each of its rows can fail.
+// The tables show what policies promise, among it R6 (server names), R14 (path and query as
+// they were decided on), R19 and R21 (methods), R24 (one host), R37 (Connection), R49
+// (tenants), R38 and R62–R65 (customer tokens) and R77 (no-store).
 func TestConformance(t *testing.T) {
 	for _, name := range policies.Names() {
 		t.Run(name, func(t *testing.T) {

@@ -590,6 +590,7 @@ func TestMisplacedNode(t *testing.T) {
 }
 
 // A field that this version does not know: critical ones deny their key alone.
+// R52: what is not known and critical denies the key.
 func TestUnknownFields(t *testing.T) {
 	rec := testRecords(1)[0]
 	encode := func(number uint64, value []byte) []byte {

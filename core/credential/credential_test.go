@@ -28,6 +28,7 @@ func generate(t testing.TB) string {
 	return s.Reveal()
 }
 
+// R45, R80: keys come from the system's random source, with a checksum.
 func TestGenerated(t *testing.T) {
 	g := grammar(t, false)
 	seen := map[string]bool{}

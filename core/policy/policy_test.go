@@ -20,7 +20,7 @@ func parsePath(t testing.TB, s string) *Path {
 	return p
 }
 
-// Patterns are those of net/http: whatever its mux selects, Match selects, where
+// R16, R18: patterns are those of net/http: whatever its mux selects, Match selects, where
 // neither case nor a trailing slash is in play.
 func TestMatchLikeServeMux(t *testing.T) {
 	segments := []string{"a", "b", "c", "{x}", "{y}"}

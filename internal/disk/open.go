@@ -166,7 +166,8 @@ func readFile(path string, limit int64) ([]byte, error) {
 // Glance is what is seen of a bundle on disk without opening it.
 type Glance struct {
 	info  fs.FileInfo // of the file that changes when the bundle does
-	notes string      // "" where they cannot be read
+	dir   bool
+	notes string // "" where they cannot be read
 }
 
 // Look glances at the bundle at path. It fails if there is none.
@@ -182,7 +183,7 @@ func Look(path string) (*Glance, error) {
 			return nil, err
 		}
 	}
-	return &Glance{info, notesIn(path, dir)}, nil
+	return &Glance{info, dir, notesIn(path, dir)}, nil
 }
 
 func notesIn(path string, manifest bool) string {
@@ -200,6 +201,12 @@ func notesIn(path string, manifest bool) string {
 		return ""
 	}
 	return string(notes.PolicyNote) + string(notes.Manifest)
+}
+
+// InPlace says whether the packed file of before was written over, and not replaced: it
+// may be half-written. A directory's nodes are there before its notes.
+func (g *Glance) InPlace(before *Glance) bool {
+	return before != nil && !g.dir && os.SameFile(g.info, before.info)
 }
 
 // Same says whether nothing has changed since before, which may be nil. A file's

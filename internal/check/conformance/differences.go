@@ -2,7 +2,7 @@ package main
 
 // difference is where Caddy and Envoy do not do the same with a request, or both do
 // what is not to be expected, for as long as they are what they are. SECURITY.md has
-// the same table.
+// the same table (R7).
 type difference struct {
 	what, caddy, envoy string
 	probe              string // that shows it

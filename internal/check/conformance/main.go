@@ -136,7 +136,7 @@ func (r *run) on(host string, t *table.Table, f *table.Fixture) ([]table.RowResu
 	return outcomes, errors.Join(err, close())
 }
 
-// compare runs a table on all hosts, with the same keys, and compares their answers
+// compare runs a table on all hosts, with the same keys, and compares their answers (R60)
 // with each other.
 func (r *run) compare(t *table.Table, f *table.Fixture) error {
 	answers := make(map[string]map[string]string) // row → answer → host
