@@ -16,6 +16,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/internal/ascii"
 	"github.com/keystile/keystile/core/internal/cache"
 	"github.com/keystile/keystile/core/policy"
 )
@@ -104,7 +105,7 @@ func compact(s string) bool {
 				return false
 			}
 			dots, part = dots+1, 0
-		case c-'a' < 26, c-'A' < 26, c-'0' < 10, c == '-', c == '_':
+		case ascii.IsAlnum(c), c == '-', c == '_':
 			part++
 		default:
 			return false
