@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // Type and Format begin every compiled policy.
@@ -190,7 +191,7 @@ func (p *Policy) checkIndexes() error {
 	}
 	for i := range p.Routes {
 		r := &p.Routes[i]
-		if r.Kinds&^kinds != 0 || r.Methods >= 1<<NumMethods {
+		if r.Kinds&^kinds != 0 || r.Methods >= 1<<shape.NumMethods {
 			return fmt.Errorf("route %q names a kind or method that is not there", r.Name)
 		}
 	}

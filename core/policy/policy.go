@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // Policy is a compiled policy. Its fields are only read; [Policy.Init] has
@@ -108,7 +109,7 @@ const (
 type Route struct {
 	Name     string
 	Patterns []string // in the syntax of net/http, without method and host
-	Methods  MethodSet
+	Methods  shape.MethodSet
 	Public   bool // needs no key
 	CORS     bool // the edge answers preflights
 	Kinds    Set  // that may call it; any other is answered "kind"
@@ -119,7 +120,7 @@ type Route struct {
 	// OnlyUnlimited refuses keys with any restriction, as "scope".
 	OnlyUnlimited bool
 	// Demands is what a scoped key needs, by method.
-	Demands [NumMethods]Demand
+	Demands [shape.NumMethods]Demand
 }
 
 // Demand is what a route asks of a scoped key. The zero value is a demand that

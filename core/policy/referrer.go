@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/keystile/keystile/core/shape"
 )
 
 // ReferrerPattern is one origin that a key may be used from.
@@ -114,7 +116,7 @@ func parseOrigin(s string) (o ReferrerPattern, ok bool) {
 	if !ok || defaultPort[scheme] == "" {
 		return o, false
 	}
-	host, ok := CanonicalHost(authority)
+	host, ok := shape.CanonicalHost(authority)
 	if !ok || strings.HasSuffix(strings.SplitN(authority, ":", 2)[0], ".") {
 		return o, false
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // Plugin decides requests. Like everything in a proxy-wasm module it belongs to
@@ -304,7 +305,7 @@ func (p *Plugin) guardFor(authority string) (e *guard, served bool) {
 	if len(p.guards) == 1 && p.config.OtherHosts != pass {
 		return p.guards[0], true
 	}
-	host, ok := policy.CanonicalHost(authority)
+	host, ok := shape.CanonicalHost(authority)
 	var unknown, near *guard
 	for _, e := range p.guards {
 		b := e.verifier.Bundle()
@@ -318,7 +319,7 @@ func (p *Plugin) guardFor(authority string) (e *guard, served bool) {
 		if _, served := b.Policy.HostEnvironments(host); served {
 			return e, true
 		}
-		if slices.ContainsFunc(b.Policy.Hosts, func(h policy.Host) bool { return policy.HostName(h.Name) == policy.HostName(host) }) {
+		if slices.ContainsFunc(b.Policy.Hosts, func(h policy.Host) bool { return shape.HostName(h.Name) == shape.HostName(host) }) {
 			near = e
 		}
 	}
