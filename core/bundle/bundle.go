@@ -9,7 +9,7 @@
 //
 // An edge calls [Open], which verifies the two signatures and reads nothing of
 // the tree, and then [Bundle.Find] for each key; nodes are verified when they
-// are first read. The control plane calls [Build] and [SignManifest].
+// are first read. The control plane calls [Publication.Sign].
 // This package does no I/O: nodes come from a [NodeSource].
 package bundle
 

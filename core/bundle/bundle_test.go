@@ -46,6 +46,7 @@ type signer struct {
 	key string
 }
 
+// newSigner is as bundletest has it, which this package's own tests cannot import.
 func newSigner(t testing.TB, name string) signer {
 	t.Helper()
 	private, public, err := note.GenerateKey(rand.Reader, name)
