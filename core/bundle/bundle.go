@@ -32,8 +32,8 @@ func HashOf(object []byte) Hash { return sha256.Sum256(object) }
 // String is the hash in hexadecimal.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
-// ParseHash reads what [Hash.String] writes.
-func ParseHash(s string) (h Hash, err error) {
+// parseHash reads what [Hash.String] writes.
+func parseHash(s string) (h Hash, err error) {
 	b, err := hex.DecodeString(s)
 	if err != nil || len(b) != len(h) || hex.EncodeToString(b) != s {
 		return h, fmt.Errorf("%q is not a hash of 64 lower-case hexadecimal digits", s)

@@ -86,7 +86,7 @@ func (s *Signed) Open(trust *Trust) (*Bundle, error) {
 // Manifest signs a manifest for tree under the publication and returns both
 // notes.
 func (p *Publication) Manifest(tree Tree, version int64, life time.Duration, publisher note.Signer) (Notes, error) {
-	signed, err := SignManifest(&Manifest{
+	signed, err := signManifest(&Manifest{
 		PolicyNoteHash: p.Note.Hash(), Version: version, Expires: version + life.Milliseconds(),
 		Keys: tree.Keys, Root: tree.Root,
 	}, publisher)

@@ -83,8 +83,8 @@ type Host struct {
 // Set is a set of small indexes.
 type Set uint32
 
-// MaxSet is how many kinds, and how many environments, a policy may have.
-const MaxSet = 32
+// maxSet is how many kinds, and how many environments, a policy may have.
+const maxSet = 32
 
 // Has says whether i is in s.
 func (s Set) Has(i int) bool { return s&(1<<i) != 0 }
@@ -212,11 +212,11 @@ func (p *Policy) Init() error {
 	if len(p.Sources) == 0 {
 		return errors.New("the policy has no source: name a header that carries the key")
 	}
-	if len(p.Kinds) == 0 || len(p.Kinds) > MaxSet {
-		return fmt.Errorf("the policy has %d kinds: 1 to %d are possible", len(p.Kinds), MaxSet)
+	if len(p.Kinds) == 0 || len(p.Kinds) > maxSet {
+		return fmt.Errorf("the policy has %d kinds: 1 to %d are possible", len(p.Kinds), maxSet)
 	}
-	if len(p.Environments) == 0 || len(p.Environments) > MaxSet {
-		return fmt.Errorf("the policy has %d environments: 1 to %d are possible", len(p.Environments), MaxSet)
+	if len(p.Environments) == 0 || len(p.Environments) > maxSet {
+		return fmt.Errorf("the policy has %d environments: 1 to %d are possible", len(p.Environments), maxSet)
 	}
 	var err error
 	prefixes := make([]string, len(p.Kinds))

@@ -209,7 +209,7 @@ func TestOrigin(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add([]byte{Type, Format})
+	f.Add([]byte{typePolicy, policyFormat})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if p, err := Decode(b); err == nil {
 			if again, err := Decode(p.Encode()); err != nil || string(again.Encode()) != string(p.Encode()) {

@@ -203,7 +203,7 @@ func TestJWKS(t *testing.T) {
 		{"kid twice", "RS256", set(jwk(pub, "a", nil), jwk(pub, "a", nil)), false},
 		{"no kid among two", "RS256", set(jwk(pub, "a", nil), jwk(pub, "", nil)), false},
 	} {
-		if _, err := ParseJWKS(tt.algorithm, tt.set); (err == nil) != tt.ok {
+		if _, err := parseJWKS(tt.algorithm, tt.set); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
