@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"bytes"
-	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,10 +13,10 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
@@ -27,31 +26,14 @@ import (
 
 // publisher signs bundles of the default policy.
 type publisher struct {
-	t         *testing.T
-	policy    note.Signer
-	publisher note.Signer
-	signer    string // the policy signer's verifier key
-	listed    string // the publisher's
-	pub       *bundle.Publication
+	bundletest.Publisher
+	t *testing.T
 }
 
 func newPublisher(t *testing.T) *publisher {
 	t.Helper()
 	p := &publisher{t: t}
-	for _, of := range []struct {
-		name   string
-		signer *note.Signer
-		key    *string
-	}{{"policy", &p.policy, &p.signer}, {"publisher", &p.publisher, &p.listed}} {
-		private, public, err := note.GenerateKey(rand.Reader, of.name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if *of.signer, err = note.NewSigner(private); err != nil {
-			t.Fatal(err)
-		}
-		*of.key = public
-	}
+	p.Policy, p.Manifest = bundletest.NewSigner("policy"), bundletest.NewSigner("publisher")
 	p.publish(bundle.DefaultAudience, hourAgo)
 	return p
 }
@@ -66,7 +48,7 @@ func (p *publisher) publish(audience string, at time.Time) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if p.pub, err = bundle.Publish(document, "shop", audience, at.UnixMilli(), []string{p.listed}, p.policy); err != nil {
+	if err := p.Publish(document, "shop", audience, at.UnixMilli()); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -74,20 +56,11 @@ func (p *publisher) publish(audience string, at time.Time) {
 // pack is a packed file of records.
 func (p *publisher) pack(at time.Time, records []bundle.Record) []byte {
 	p.t.Helper()
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(records, nodes.Add)
+	packed, err := p.Pack(at.UnixMilli(), records)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	notes, err := p.pub.Manifest(tree, at.UnixMilli(), bundle.DefaultLife, p.publisher)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	var out bytes.Buffer
-	if err := bundle.WritePack(&out, notes, p.pub.Compiled, &nodes); err != nil {
-		p.t.Fatal(err)
-	}
-	return out.Bytes()
+	return packed
 }
 
 // guard is one that has begun, with what it logs.
@@ -96,7 +69,7 @@ func (p *publisher) guard(dir, audience string) (*guard, *observer.ObservedLogs)
 	level, logs := observer.New(zapcore.InfoLevel)
 	e, err := newGuard(&resolved{
 		Name: "shop", Bundle: Bundle{File: filepath.Join(dir, "shop.keystile"), Threshold: 1, Audience: audience},
-		Signers: []string{p.signer}, State: filepath.Join(dir, "state"),
+		Signers: []string{p.Policy.Key}, State: filepath.Join(dir, "state"),
 	}, zap.New(level))
 	if err != nil {
 		p.t.Fatal(err)

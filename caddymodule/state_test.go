@@ -3,7 +3,6 @@ package caddymodule_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/disk"
@@ -400,17 +400,12 @@ func TestRotation(t *testing.T) {
 func forge(t *testing.T, b *bundle.Bundle, compiled []byte, publisher note.Signer, at time.Time) []byte {
 	t.Helper()
 	publication := &bundle.Publication{Notes: bundle.Notes{PolicyNote: b.Notes.PolicyNote}, Compiled: compiled, Note: &b.PolicyNote}
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(nil, nodes.Add)
-	if err != nil {
-		t.Fatal(err)
-	}
-	notes, err := publication.Manifest(tree, at.UnixMilli(), bundle.DefaultLife, publisher)
+	signed, err := publication.Sign(nil, at.UnixMilli(), bundle.DefaultLife, publisher)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := bundle.WritePack(&out, notes, compiled, &nodes); err != nil {
+	if err := signed.Pack(&out); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -636,39 +631,28 @@ func TestTwoBundles(t *testing.T) {
 // file does not change.
 func TestEarlyBundle(t *testing.T) {
 	dir := t.TempDir()
-	signer, signerKey := newNoteSigner(t, "policy")
-	publisher, publisherKey := newNoteSigner(t, "publisher")
 	p, err := policies.Compile("vinr", compile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	version := time.Now().Add(3 * time.Second).UnixMilli()
-	publication, err := bundle.Publish(p, "vinr", bundle.DefaultAudience, version, []string{publisherKey}, signer)
+	publisher, err := bundletest.NewPublisher(p, "vinr", bundle.DefaultAudience, version)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(nil, nodes.Add)
+	packed, err := publisher.Pack(version, nil)
 	if err != nil {
-		t.Fatal(err)
-	}
-	notes, err := publication.Manifest(tree, version, time.Hour, publisher)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	if err := bundle.WritePack(&out, notes, publication.Compiled, &nodes); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "vinr.keystile")
-	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(file, packed, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	h := newHome(t, "vinr")
 	s := start(t, h, []string{"vinr"}, withMetrics)
 	config := func(config string) string {
 		b := h.bundle("vinr")
-		config = strings.Replace(config, "file "+b.File(), "file "+file+"\nclock_skew 1s\nsigner "+signerKey, 1)
+		config = strings.Replace(config, "file "+b.File(), "file "+file+"\nclock_skew 1s\nsigner "+publisher.Policy.Key, 1)
 		return strings.Replace(config, "state "+filepath.Join(h.dir, "state", "vinr"), "state "+filepath.Join(dir, "state"), 1)
 	}
 	refused := s.metric(`bundles_refused_total{bundle="vinr",cause="future"}`)
@@ -692,17 +676,4 @@ func number(t *testing.T, s string) (n int) {
 		t.Fatalf("%q: %v", s, err)
 	}
 	return n
-}
-
-func newNoteSigner(t *testing.T, name string) (note.Signer, string) {
-	t.Helper()
-	private, public, err := note.GenerateKey(rand.Reader, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := note.NewSigner(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, public
 }

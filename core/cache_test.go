@@ -1,19 +1,18 @@
 package core
 
 import (
-	"crypto/rand"
 	"fmt"
 	"runtime"
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/internal/cache"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/testing/memory"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -39,15 +38,6 @@ func TestCacheHitIsRechecked(t *testing.T) {
 	if got, _ := c.find(); got == e {
 		t.Error("another key's record was taken")
 	}
-}
-
-func heap() int64 {
-	var m runtime.MemStats
-	for range 3 {
-		runtime.GC()
-	}
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // What the record cache says that it takes is what the heap grows by, whatever
@@ -95,8 +85,8 @@ func TestRecordCacheCostsWhatItSays(t *testing.T) {
 			}
 		}
 		v.records, v.tokens = nil, nil
-		collected(t, running)
-		before := heap()
+		memory.WaitCollected(t, running)
+		before := memory.Heap()
 		if v.records, err = cache.New[*entry](limit, usualEntry, 1024); err != nil {
 			t.Fatal(err)
 		}
@@ -113,58 +103,27 @@ func TestRecordCacheCostsWhatItSays(t *testing.T) {
 			}
 		}
 		v.records.Wait()
-		said, grown := v.records.Used(), heap()-before
+		said, grown := v.records.Used(), memory.Heap()-before
 		t.Logf("%s: it says %d of %d, and the heap has grown by %d", name, said, limit, grown)
 		if said < limit*8/10 || grown > limit*105/100 || grown < limit*8/10 {
 			t.Errorf("%s: it says %d of %d, and the heap has grown by %d", name, said, limit, grown)
 		}
 		runtime.KeepAlive(v)
-		collected(t, running)
+		memory.WaitCollected(t, running)
 		runtime.KeepAlive(keys)
 		runtime.KeepAlive(s)
-	}
-}
-
-// collected waits until no more goroutines run than these: those of a cache end when
-// it is collected.
-func collected(t *testing.T, goroutines int) {
-	t.Helper()
-	for begin := time.Now(); runtime.NumGoroutine() > goroutines; runtime.GC() {
-		if time.Since(begin) > time.Minute {
-			t.Fatalf("%d goroutines are left, not %d", runtime.NumGoroutine(), goroutines)
-		}
 	}
 }
 
 // signed is a bundle of records.
 func signed(t *testing.T, p *policy.Policy, records []bundle.Record) *bundle.Bundle {
 	t.Helper()
-	private, public, err := note.GenerateKey(rand.Reader, "test")
+	now := time.Now().UnixMilli()
+	publisher, err := bundletest.NewPublisher(p, p.Name, "edge", now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := note.NewSigner(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	publication, err := bundle.Publish(p, p.Name, "edge", time.Now().UnixMilli(), []string{public}, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(records, nodes.Add)
-	if err != nil {
-		t.Fatal(err)
-	}
-	notes, err := publication.Manifest(tree, time.Now().UnixMilli(), time.Hour, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	trust, err := bundle.NewTrust("", "edge", 1, public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := bundle.Open(notes, publication.Compiled, &nodes, trust)
+	b, err := publisher.Open(now, records)
 	if err != nil {
 		t.Fatal(err)
 	}

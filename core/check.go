@@ -11,6 +11,7 @@ import (
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // check is one request on its way through the steps. It is used again, so that
@@ -23,8 +24,8 @@ type check struct {
 	now      time.Time
 
 	environments policy.Set // whose keys work on the request's host
-	method       policy.Method
-	path         policy.Path
+	method       shape.Method
+	path         shape.Path
 	match        policy.Match
 
 	lines []Header // every one
@@ -136,11 +137,11 @@ func (c *check) shape() policy.Reason {
 		return policy.Internal
 	}
 	var known bool
-	if c.method, known = policy.ParseMethod(c.request.Method); !known {
+	if c.method, known = shape.ParseMethod(c.request.Method); !known {
 		return policy.Malformed
 	}
 	var ok bool
-	if ok = c.path.Parse(c.request.Path); !ok || !canonicalQuery(c.request.Query) {
+	if ok = c.path.Parse(c.request.Path); !ok || !shape.CanonicalQuery(c.request.Query) {
 		return policy.Malformed
 	}
 	var served bool
@@ -149,12 +150,12 @@ func (c *check) shape() policy.Reason {
 	c.environments, served = c.snapshot.bundle.Policy.HostEnvironments(host)
 	if !served || !c.snapshot.bundle.Policy.NamesHosts() || another {
 		// It is not, letter by letter, a name of the policy's.
-		if host, ok = policy.CanonicalHost(c.request.Authority); !ok {
+		if host, ok = shape.CanonicalHost(c.request.Authority); !ok {
 			return policy.Malformed
 		}
 		for i := range c.lines {
 			if l := &c.lines[i]; l.Is("Host") {
-				if other, ok := policy.CanonicalHost(l.Value); !ok || other != host {
+				if other, ok := shape.CanonicalHost(l.Value); !ok || other != host {
 					return policy.Malformed // R24
 				}
 			}
@@ -164,8 +165,8 @@ func (c *check) shape() policy.Reason {
 		}
 	}
 	if c.request.SNI != "" && c.request.SNI != host {
-		sni, ok := policy.CanonicalHost(c.request.SNI)
-		if !ok || sni != policy.HostName(host) {
+		sni, ok := shape.CanonicalHost(c.request.SNI)
+		if !ok || sni != shape.HostName(host) {
 			return policy.Misdirected
 		}
 	}
@@ -178,7 +179,7 @@ var errRewritten = errors.New("the request was rewritten before keystile saw it:
 // the edge answers, have their outcome then.
 func (c *check) route() {
 	p := c.snapshot.bundle.Policy
-	if c.method == policy.OPTIONS && c.preflight(p) {
+	if c.method == shape.OPTIONS && c.preflight(p) {
 		return
 	}
 	p.Match(&c.path, c.method, &c.match)
@@ -201,10 +202,10 @@ func (c *check) preflight(p *policy.Policy) bool {
 		return false
 	}
 	var names, fields []string
-	for m, name := range policy.MethodNames {
-		if methods.Has(policy.Method(m)) {
+	for m, name := range shape.MethodNames {
+		if methods.Has(shape.Method(m)) {
 			names = append(names, name)
-			if policy.Method(m) == policy.GET {
+			if shape.Method(m) == shape.GET {
 				names = append(names, "HEAD")
 			}
 		}

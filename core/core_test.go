@@ -2,7 +2,6 @@ package core_test
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -14,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
@@ -26,60 +24,38 @@ import (
 
 var noOptions compile.Options
 
-// publisher signs bundles for tests.
+// publisher signs bundles for an edge that trusts it.
 type publisher struct {
-	t           testing.TB
-	now         time.Time
-	publication *bundle.Publication
-	signer      note.Signer
-	trust       *bundle.Trust
-	nodes       bundle.NodeSource // replaces the real ones
-}
-
-func newSigner(t testing.TB, name string) (note.Signer, string) {
-	t.Helper()
-	private, public, err := note.GenerateKey(rand.Reader, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := note.NewSigner(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, public
+	*bundletest.Publisher
+	t     testing.TB
+	trust *bundle.Trust
+	nodes bundle.NodeSource // replaces the real ones
 }
 
 func newPublisher(t testing.TB, p *policy.Policy, now time.Time) *publisher {
 	t.Helper()
-	policySigner, policyKey := newSigner(t, "policy")
-	signer, key := newSigner(t, "publisher")
-	publication, err := bundle.Publish(p, p.Name, "edge", now.UnixMilli(), []string{key}, policySigner)
+	signs, err := bundletest.NewPublisher(p, p.Name, "edge", now.UnixMilli())
 	if err != nil {
 		t.Fatal(err)
 	}
-	trust, err := bundle.NewTrust(p.Name, "edge", 1, policyKey)
+	trust, err := signs.Trust()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &publisher{t: t, now: now, publication: publication, signer: signer, trust: trust}
+	return &publisher{Publisher: signs, t: t, trust: trust}
 }
 
 func (p *publisher) bundle(at time.Time, records ...bundle.Record) *bundle.Bundle {
 	p.t.Helper()
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(slices.Clone(records), nodes.Add)
+	signed, err := p.Sign(at.UnixMilli(), slices.Clone(records))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	notes, err := p.publication.Manifest(tree, at.UnixMilli(), bundle.DefaultLife, p.signer)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	var source bundle.NodeSource = &nodes
+	var nodes bundle.NodeSource = signed.Nodes
 	if p.nodes != nil {
-		source = p.nodes
+		nodes = p.nodes
 	}
-	b, err := bundle.Open(notes, p.publication.Compiled, source, p.trust)
+	b, err := bundle.Open(signed.Notes, signed.Compiled, nodes, p.trust)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -311,7 +287,7 @@ func TestCachedRecordsFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := newPublisher(t, changed, at.Add(time.Second))
-	p.publication, p.trust, p.signer = q.publication, q.trust, q.signer
+	p.Publisher, p.trust = q.Publisher, q.trust
 	at = at.Add(time.Second)
 	activate()
 	check("scoped by a new policy", policy.Scope)

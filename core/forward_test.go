@@ -12,6 +12,7 @@ import (
 
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
@@ -336,15 +337,14 @@ func TestPanicAnswer(t *testing.T) {
 func TestNarrowedNote(t *testing.T) {
 	p := compiled(t, "default")
 	now := time.Now()
-	signer, public := newSigner(t, "policy")
-	publisher, publisherKey := newSigner(t, "publisher")
-	trust, err := bundle.NewTrust(p.Name, "edge", 1, public)
+	signer, publisher := bundletest.NewSigner("policy"), bundletest.NewSigner("publisher")
+	trust, err := bundle.NewTrust(p.Name, "edge", 1, signer.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	key, rec := newKey(t, "key_1")
 	open := func(kinds, environments []string, at time.Time) *bundle.Bundle {
-		note := bundle.NewPolicyNote(p, p.Name, "edge", at.UnixMilli(), []string{publisherKey})
+		note := bundle.NewPolicyNote(p, p.Name, "edge", at.UnixMilli(), []string{publisher.Key})
 		note.Kinds, note.Environments = kinds, environments
 		signed, err := bundle.SignPolicyNote(note, signer)
 		if err != nil {
@@ -354,16 +354,11 @@ func TestNarrowedNote(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var nodes bundle.Nodes
-		tree, err := bundle.Build([]bundle.Record{rec}, nodes.Add)
+		out, err := publication.Sign([]bundle.Record{rec}, at.UnixMilli()+1, bundle.DefaultLife, publisher)
 		if err != nil {
 			t.Fatal(err)
 		}
-		notes, err := publication.Manifest(tree, at.UnixMilli()+1, bundle.DefaultLife, publisher)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := bundle.Open(notes, publication.Compiled, &nodes, trust)
+		b, err := out.Open(trust)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/policy"
 )
 
@@ -32,14 +33,12 @@ type hostile struct {
 func newHostile(t testing.TB) *hostile {
 	t.Helper()
 	h := &hostile{now: time.Now()}
-	one, oneKey := newSigner(t, "one")
-	two, twoKey := newSigner(t, "two")
-	publisher, publisherKey := newSigner(t, "publisher")
-	publication, err := bundle.Publish(compiled(t, "default"), "default", "edge", h.now.UnixMilli(), []string{publisherKey}, one, two)
+	one, two, publisher := bundletest.NewSigner("one"), bundletest.NewSigner("two"), bundletest.NewSigner("publisher")
+	publication, err := bundle.Publish(compiled(t, "default"), "default", "edge", h.now.UnixMilli(), []string{publisher.Key}, one, two)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.trust, err = bundle.NewTrust("default", "edge", 2, oneKey, twoKey); err != nil {
+	if h.trust, err = bundle.NewTrust("default", "edge", 2, one.Key, two.Key); err != nil {
 		t.Fatal(err)
 	}
 	var records []bundle.Record
@@ -60,17 +59,12 @@ func newHostile(t testing.TB) *hostile {
 		post.Method, plain.TLS = "POST", false
 		h.probes = append(h.probes, request(key), post, plain, request(unknown))
 	}
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(records, nodes.Add)
-	if err != nil {
-		t.Fatal(err)
-	}
-	notes, err := publication.Manifest(tree, h.now.UnixMilli(), bundle.DefaultLife, publisher)
+	signed, err := publication.Sign(records, h.now.UnixMilli(), bundle.DefaultLife, publisher)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var pack bytes.Buffer
-	if err := bundle.WritePack(&pack, notes, publication.Compiled, &nodes); err != nil {
+	if err := signed.Pack(&pack); err != nil {
 		t.Fatal(err)
 	}
 	h.pack = pack.Bytes()

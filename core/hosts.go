@@ -1,8 +1,6 @@
 package core
 
-import (
-	"github.com/keystile/keystile/core/policy"
-)
+import "github.com/keystile/keystile/core/shape"
 
 // Hosts are the verifiers of several bundles behind one address, in a fixed order.
 type Hosts []*Verifier
@@ -13,7 +11,7 @@ type Hosts []*Verifier
 // host that is malformed, nor a policy's name with another port, nor any host while a
 // bundle is not here yet.
 func (hosts Hosts) Find(authority string) (i int, nobodys bool) {
-	host, ok := policy.CanonicalHost(authority)
+	host, ok := shape.CanonicalHost(authority)
 	unknown, near := -1, -1
 	for i, v := range hosts {
 		b := v.Bundle()
@@ -23,7 +21,7 @@ func (hosts Hosts) Find(authority string) (i int, nobodys bool) {
 		case !ok:
 		case b.Policy.Serves(host):
 			return i, false
-		case b.Policy.ServesName(policy.HostName(host)):
+		case b.Policy.ServesName(shape.HostName(host)):
 			near = i
 		}
 	}

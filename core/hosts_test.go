@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core"
-	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // hosted is a verifier whose policy names hosts.
@@ -58,12 +58,12 @@ func FuzzHosts(f *testing.F) {
 		if i < 0 || i >= len(hosts) {
 			t.Fatalf("%q: %d", authority, i)
 		}
-		host, ok := policy.CanonicalHost(authority)
+		host, ok := shape.CanonicalHost(authority)
 		if !nobodys {
 			return
 		}
 		lower := strings.ToLower(authority)
-		if !ok || strings.HasPrefix(lower, "one.test") && !strings.HasPrefix(lower, "one.test.") && (len(lower) == 8 || lower[8] == ':') || policy.HostName(host) == "two.test" {
+		if !ok || strings.HasPrefix(lower, "one.test") && !strings.HasPrefix(lower, "one.test.") && (len(lower) == 8 || lower[8] == ':') || shape.HostName(host) == "two.test" {
 			t.Errorf("%q is nobody's", authority)
 		}
 	})

@@ -72,7 +72,7 @@ func (t *treeBuilder) subtree(records []Record, depth int) (Hash, error) {
 
 // build appends the nodes of the subtree of records at depth, its own first.
 func (t *treeBuilder) build(records []Record, depth int, nodes []pending) ([]pending, error) {
-	if len(records) <= LeafRecords {
+	if len(records) <= leafRecords {
 		leaf := t.leaf(records)
 		return append(nodes, pending{HashOf(leaf), leaf}), nil
 	}
@@ -88,7 +88,7 @@ func (t *treeBuilder) build(records []Record, depth int, nodes []pending) ([]pen
 		case len(records) == 0:
 			b = appendPart(b, below, 0, Hash{})
 			return nil
-		case len(records) <= LeafRecords || below == branchBits:
+		case len(records) <= leafRecords || below == branchBits:
 			at := len(nodes)
 			var err error
 			if nodes, err = t.build(records, depth+below, nodes); err != nil {

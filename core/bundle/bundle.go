@@ -9,7 +9,7 @@
 //
 // An edge calls [Open], which verifies the two signatures and reads nothing of
 // the tree, and then [Bundle.Find] for each key; nodes are verified when they
-// are first read. The control plane calls [Build] and [SignManifest].
+// are first read. The control plane calls [Publication.Sign].
 // This package does no I/O: nodes come from a [NodeSource].
 package bundle
 
@@ -32,8 +32,8 @@ func HashOf(object []byte) Hash { return sha256.Sum256(object) }
 // String is the hash in hexadecimal.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
-// ParseHash reads what [Hash.String] writes.
-func ParseHash(s string) (h Hash, err error) {
+// parseHash reads what [Hash.String] writes.
+func parseHash(s string) (h Hash, err error) {
 	b, err := hex.DecodeString(s)
 	if err != nil || len(b) != len(h) || hex.EncodeToString(b) != s {
 		return h, fmt.Errorf("%q is not a hash of 64 lower-case hexadecimal digits", s)

@@ -46,6 +46,7 @@ type signer struct {
 	key string
 }
 
+// newSigner is as bundletest has it, which this package's own tests cannot import.
 func newSigner(t testing.TB, name string) signer {
 	t.Helper()
 	private, public, err := note.GenerateKey(rand.Reader, name)
@@ -195,7 +196,7 @@ func TestFullRecord(t *testing.T) {
 	want := Record{
 		Digest: sha256.Sum256([]byte("k")), KeyID: "key_1", Kind: "public", Environment: "test", Tenant: "t", Status: Deprecated,
 		Scopes: []string{"a", "b"}, NotBefore: 5, Expires: 1 << 40,
-		Prefixes:  SortPrefixes([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/9"), netip.MustParsePrefix("2001:db8::/33"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/0")}),
+		Prefixes:  sortPrefixes([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/9"), netip.MustParsePrefix("2001:db8::/33"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("0.0.0.0/0")}),
 		Referrers: []string{"https://*.example.com", "https://example.org"}, Endpoints: []string{"/a/{b}", "GET /c"},
 		Limits: []policy.Limit{{Requests: 100, Window: time.Minute}},
 	}
@@ -214,7 +215,7 @@ func TestBuildRefuses(t *testing.T) {
 		"digest twice":         func(r []Record) { r[1].Digest = r[0].Digest },
 		"ID twice":             func(r []Record) { r[1].KeyID = r[0].KeyID },
 		"no ID":                func(r []Record) { r[1].KeyID = "" },
-		"long ID":              func(r []Record) { r[1].KeyID = strings.Repeat("x", MaxKeyID+1) },
+		"long ID":              func(r []Record) { r[1].KeyID = strings.Repeat("x", maxKeyID+1) },
 		"ID with line end":     func(r []Record) { r[1].KeyID = "a\r\nb" },
 		"tenant with comma":    func(r []Record) { r[1].Tenant = "a,b" },
 		"tenant not ASCII":     func(r []Record) { r[1].Tenant = "é" },

@@ -4,18 +4,9 @@ import (
 	"bytes"
 	"runtime"
 	"testing"
-	"time"
-)
 
-// heap is how many bytes live on the heap.
-func heap() int64 {
-	var m runtime.MemStats
-	for range 3 {
-		runtime.GC()
-	}
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
+	"github.com/keystile/keystile/internal/testing/memory"
+)
 
 // What the cache says that it takes is what the heap grows by, its own tables
 // included, and stays below its limit.
@@ -40,12 +31,12 @@ func TestCacheCostsWhatItSays(t *testing.T) {
 				b.Find(&records[i].Digest, nil)
 			}
 		}
-		running, before := runtime.NumGoroutine(), heap()
+		running, before := runtime.NumGoroutine(), memory.Heap()
 		cache, err := NewCache(limit)
 		if err != nil {
 			t.Fatal(err)
 		}
-		empty := heap() - before
+		empty := memory.Heap() - before
 		for range 2 {
 			for i := 0; i < len(records); i += 5 {
 				if _, _, err := b.Find(&records[i].Digest, cache); err != nil {
@@ -57,24 +48,13 @@ func TestCacheCostsWhatItSays(t *testing.T) {
 			}
 		}
 		cache.Wait()
-		said, grown := cache.nodes.Used(), heap()-before
+		said, grown := cache.nodes.Used(), memory.Heap()-before
 		t.Logf("limit %d: it says %d, and the heap has grown by %d (%d when empty)", limit, said, grown, empty)
 		if said < limit*8/10 || grown > said*11/10 || grown < said*8/10 {
 			t.Errorf("limit %d: it says %d, and the heap has grown by %d", limit, said, grown)
 		}
 		runtime.KeepAlive(b)
 		runtime.KeepAlive(cache)
-		collected(t, running)
-	}
-}
-
-// collected waits until no more goroutines run than these: those of a cache end when
-// it is collected.
-func collected(t *testing.T, goroutines int) {
-	t.Helper()
-	for begin := time.Now(); runtime.NumGoroutine() > goroutines; runtime.GC() {
-		if time.Since(begin) > time.Minute {
-			t.Fatalf("%d goroutines are left, not %d", runtime.NumGoroutine(), goroutines)
-		}
+		memory.WaitCollected(t, running)
 	}
 }

@@ -23,18 +23,18 @@ const (
 
 // Shape of the tree.
 const (
-	// LeafRecords is M: a leaf is the largest binary subtree with at most so
+	// leafRecords is M: a leaf is the largest binary subtree with at most so
 	// many records.
-	LeafRecords = 64
+	leafRecords = 64
 	branchBits  = 6
 	digestBits  = 256
 )
 
 // Limits of nodes, for readers.
 const (
-	MaxBranch = 4 << 10
-	MaxLeaf   = 2 + LeafRecords*(MaxRecord+64) // strings are shared, so this is generous
-	maxString = MaxRecord
+	maxBranch = 4 << 10
+	MaxLeaf   = 2 + leafRecords*(maxRecord+64) // strings are shared, so this is generous
+	maxString = maxRecord
 )
 
 // place is where in the tree a node stands: the first depth bits of the digests
@@ -106,12 +106,12 @@ func parseNode(hash Hash, b []byte, at place, allowed *allowed) (*node, error) {
 	n := &node{hash: hash, depth: at.depth, count: at.count}
 	switch b[0] {
 	case typeBranch:
-		if at.count <= LeafRecords || at.depth%branchBits != 0 || len(b) > MaxBranch {
+		if at.count <= leafRecords || at.depth%branchBits != 0 || len(b) > maxBranch {
 			return nil, errors.New("a branch stands where none may")
 		}
 		return n, n.parseBranch(b[2:])
 	case typeLeaf:
-		if at.count > LeafRecords || len(b) > MaxLeaf {
+		if at.count > leafRecords || len(b) > MaxLeaf {
 			return nil, errors.New("a leaf stands where none may")
 		}
 		return n, n.parseLeaf(b, at, allowed)
@@ -132,7 +132,7 @@ func (n *node) parseBranch(b []byte) error {
 			r.Fail("a part has depth %d of %d", p.depth, levels)
 		case (p.count == 0) != (p.hash == Hash{}):
 			r.Fail("an empty part has a hash, or a full one has none")
-		case p.count > LeafRecords && (int(p.depth) != branchBits || n.depth+branchBits >= digestBits):
+		case p.count > leafRecords && (int(p.depth) != branchBits || n.depth+branchBits >= digestBits):
 			r.Fail("a part of %d records is not divided", p.count)
 		case p.count > wire.MaxInt-total:
 			r.Fail("it counts too many records")
@@ -177,7 +177,7 @@ func subtree(parts []part, depth int) (rest []part, count uint64, err error) {
 		return nil, 0, err
 	}
 	parts, right, err := subtree(parts, depth+1)
-	if err == nil && left+right <= LeafRecords {
+	if err == nil && left+right <= leafRecords {
 		err = errNeedless
 	}
 	return parts, left + right, err
@@ -220,7 +220,7 @@ func (n *node) parseLeaf(b []byte, at place, allowed *allowed) error {
 		}
 		n.strings = append(n.strings, s)
 	}
-	count := r.Int(LeafRecords)
+	count := r.Int(leafRecords)
 	if r.Err() == nil && count != n.count {
 		r.Fail("it holds %d records instead of %d", count, n.count)
 	}
@@ -237,7 +237,7 @@ func (n *node) parseLeaf(b []byte, at place, allowed *allowed) error {
 			r.Fail("record %d is in the wrong leaf, out of order or there twice", i+1)
 			break
 		}
-		one := r.Bytes(MaxRecord)
+		one := r.Bytes(maxRecord)
 		end := uint32(2 + r.Offset())
 		n.bodies = append(n.bodies, span{end - uint32(len(one)), end})
 		if r.Err() == nil {
@@ -307,8 +307,8 @@ func (n *node) recordAt(i int) (*Record, error) {
 	if _, _, err := body.read(raw); err != nil {
 		return nil, err
 	}
-	if size := len(rec.Digest) + len(raw) + body.referred; size > MaxRecord {
-		return nil, fmt.Errorf("key %s has a record of %d bytes: at most %d are possible", rec.KeyID, size, MaxRecord)
+	if size := len(rec.Digest) + len(raw) + body.referred; size > maxRecord {
+		return nil, fmt.Errorf("key %s has a record of %d bytes: at most %d are possible", rec.KeyID, size, maxRecord)
 	}
 	if body.critical != 0 {
 		return nil, fmt.Errorf("key %s has the critical field %d, which this version does not know: update the edge", rec.KeyID, body.critical)

@@ -166,7 +166,7 @@ func (l *lines) number(name string) int64 {
 
 func (l *lines) hash(name string) Hash {
 	v := l.value(name)
-	h, err := ParseHash(v)
+	h, err := parseHash(v)
 	if err != nil && l.err == nil {
 		l.err = err
 	}
@@ -241,8 +241,8 @@ func SignPolicyNote(n *PolicyNote, signers ...note.Signer) ([]byte, error) {
 	return note.Sign(&note.Note{Text: text}, signers...)
 }
 
-// SignManifest returns the signed note of m.
-func SignManifest(m *Manifest, signer note.Signer) ([]byte, error) {
+// signManifest returns the signed note of m.
+func signManifest(m *Manifest, signer note.Signer) ([]byte, error) {
 	text := m.text()
 	if _, err := parseManifest(text); err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -53,10 +54,39 @@ func Republish(signed, compiled []byte, trust *Trust) (*Publication, error) {
 	return &Publication{Notes: Notes{PolicyNote: signed}, Compiled: compiled, Note: n}, nil
 }
 
+// Signed is a whole bundle in memory, as a publisher hands it on.
+type Signed struct {
+	Notes    Notes
+	Compiled []byte
+	Nodes    *Nodes
+}
+
+// Sign builds the key tree of records, which it sorts, and signs a manifest for it.
+func (p *Publication) Sign(records []Record, version int64, life time.Duration, publisher note.Signer) (*Signed, error) {
+	nodes := new(Nodes)
+	tree, err := Build(records, nodes.Add)
+	if err != nil {
+		return nil, err
+	}
+	notes, err := p.Manifest(tree, version, life, publisher)
+	if err != nil {
+		return nil, err
+	}
+	return &Signed{notes, p.Compiled, nodes}, nil
+}
+
+// Pack writes s as a packed file.
+func (s *Signed) Pack(w io.Writer) error { return WritePack(w, s.Notes, s.Compiled, s.Nodes) }
+
+// Open verifies s as an edge does that trusts trust.
+func (s *Signed) Open(trust *Trust) (*Bundle, error) {
+	return Open(s.Notes, s.Compiled, s.Nodes, trust)
+}
+
 // Manifest signs a manifest for tree under the publication and returns both
 // notes.
 func (p *Publication) Manifest(tree Tree, version int64, life time.Duration, publisher note.Signer) (Notes, error) {
-	signed, err := SignManifest(&Manifest{
+	signed, err := signManifest(&Manifest{
 		PolicyNoteHash: p.Note.Hash(), Version: version, Expires: version + life.Milliseconds(),
 		Keys: tree.Keys, Root: tree.Root,
 	}, publisher)

@@ -58,9 +58,9 @@ type Record struct {
 
 // Limits of a record.
 const (
-	MaxRecord = 2 << 10 // bytes, with everything that it refers to
-	MaxKeyID  = 64      // bytes
-	MaxTenant = 128     // bytes
+	maxRecord = 2 << 10 // bytes, with everything that it refers to
+	maxKeyID  = 64      // bytes
+	maxTenant = 128     // bytes
 )
 
 // Check says why the record cannot be published.
@@ -69,12 +69,12 @@ func (r *Record) Check() error {
 	switch {
 	case r.Digest == zero:
 		return errors.New("it has no digest") // R31
-	case r.KeyID == "" || len(r.KeyID) > MaxKeyID:
-		return fmt.Errorf("its ID has %d bytes: 1 to %d are possible", len(r.KeyID), MaxKeyID)
+	case r.KeyID == "" || len(r.KeyID) > maxKeyID:
+		return fmt.Errorf("its ID has %d bytes: 1 to %d are possible", len(r.KeyID), maxKeyID)
 	case statusNames[r.Status] == "":
 		return fmt.Errorf("status %d is not known", r.Status)
-	case len(r.Tenant) > MaxTenant:
-		return fmt.Errorf("its tenant has more than %d bytes", MaxTenant)
+	case len(r.Tenant) > maxTenant:
+		return fmt.Errorf("its tenant has more than %d bytes", maxTenant)
 	case r.NotBefore < 0 || r.Expires < 0:
 		return errors.New("its times are before 1970")
 	case !sorted(r.Scopes) || !sorted(r.Referrers) || !sorted(r.Endpoints):
@@ -103,8 +103,8 @@ func (r *Record) Check() error {
 			return errors.New("a limit needs requests, and a window in whole seconds")
 		}
 	}
-	if n := r.size(); n > MaxRecord {
-		return fmt.Errorf("it has %d bytes: at most %d are possible; shorten its lists", n, MaxRecord)
+	if n := r.size(); n > maxRecord {
+		return fmt.Errorf("it has %d bytes: at most %d are possible; shorten its lists", n, maxRecord)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (r *Record) Restrict(ips, referrers, endpoints []string) error {
 	if err != nil {
 		return err
 	}
-	r.Prefixes, r.Referrers = SortPrefixes(prefixes), nil
+	r.Prefixes, r.Referrers = sortPrefixes(prefixes), nil
 	for _, s := range referrers {
 		o, err := policy.ParseReferrer(s)
 		if err != nil {
@@ -139,8 +139,8 @@ func sorted(list []string) bool {
 	return true
 }
 
-// SortPrefixes brings prefixes into the order of the encoding, without repeats.
-func SortPrefixes(list []netip.Prefix) []netip.Prefix {
+// sortPrefixes brings prefixes into the order of the encoding, without repeats.
+func sortPrefixes(list []netip.Prefix) []netip.Prefix {
 	key := func(p netip.Prefix) string {
 		b, _ := encodePrefixes([]netip.Prefix{p})
 		return string(b)

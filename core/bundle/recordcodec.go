@@ -161,7 +161,7 @@ func (b *bodyReader) read(body []byte) (kind, environment int, err error) {
 	r := wire.NewReader(body)
 	status := Status(r.Byte())
 	kind, environment = b.ref(&r), b.ref(&r)
-	id := r.Bytes(MaxKeyID)
+	id := r.Bytes(maxKeyID)
 	if r.Err() == nil && (status < Active || status > Revoked || len(id) == 0) {
 		r.Fail("a record has no known status, or no ID")
 	}
@@ -172,7 +172,7 @@ func (b *bodyReader) read(body []byte) (kind, environment int, err error) {
 	last := uint64(0)
 	for r.More() {
 		number := r.Int(1 << 20)
-		value := r.Bytes(MaxRecord)
+		value := r.Bytes(maxRecord)
 		if r.Err() != nil {
 			break
 		}

@@ -37,9 +37,9 @@ const (
 	minImported = 20
 	maxImported = 256
 
-	// MaxNames bounds kind prefix and environment together, so that an issued
+	// maxNames bounds kind prefix and environment together, so that an issued
 	// key is at most 55 bytes: one SHA-256 block.
-	MaxNames = 15
+	maxNames = 15
 )
 
 // Digest is the SHA-256 of an API key, the only form of it that is ever stored.
@@ -89,8 +89,8 @@ func NewGrammar(prefixes, environments []string, imported bool) (*Grammar, error
 	}
 	for _, p := range prefixes {
 		for _, e := range environments {
-			if len(p)+len(e) > MaxNames {
-				return nil, fmt.Errorf("kind prefix %q and environment %q have more than %d characters together: shorten one", p, e, MaxNames)
+			if len(p)+len(e) > maxNames {
+				return nil, fmt.Errorf("kind prefix %q and environment %q have more than %d characters together: shorten one", p, e, maxNames)
 			}
 		}
 	}
@@ -218,11 +218,11 @@ var bodyChar = func() (t [256]bool) {
 
 // Generate makes a new API key from the operating system's random source.
 func Generate(prefix, environment string) (Secret, error) {
-	if len(prefix)+len(environment) > MaxNames {
+	if len(prefix)+len(environment) > maxNames {
 		return Secret{}, errors.New("kind prefix and environment are too long for a key")
 	}
 	key := prefix + "_" + environment + "_" + RandomText(randomLen)
-	return NewSecret(key + checksum(key)), nil
+	return Secret{key + checksum(key)}, nil
 }
 
 // RandomText returns n random base62 characters.

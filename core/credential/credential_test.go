@@ -225,7 +225,7 @@ func TestFind(t *testing.T) {
 // R74: no formatting path shows the key.
 func TestSecretRedacts(t *testing.T) {
 	key := generate(t)
-	s := NewSecret(key)
+	s := Secret{key}
 	j, err := json.Marshal(map[string]any{"a": s, "b": &s, "c": []Secret{s}})
 	if err != nil {
 		t.Fatal(err)

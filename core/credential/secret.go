@@ -12,9 +12,6 @@ const redacted = "REDACTED"
 // [Secret.Reveal] gives the key.
 type Secret struct{ key string }
 
-// NewSecret wraps key.
-func NewSecret(key string) Secret { return Secret{key} }
-
 // Reveal returns the API key itself.
 func (s Secret) Reveal() string { return s.key }
 

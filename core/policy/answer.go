@@ -36,10 +36,10 @@ func (a *Answer) init() error {
 	if a.Status < 200 || a.Status > 599 {
 		return errors.New("the status is not between 200 and 599")
 	}
-	if err := CheckHeaderValue(a.Challenge); err != nil {
+	if err := checkHeaderValue(a.Challenge); err != nil {
 		return err
 	}
-	if err := CheckHeaderValue(a.ContentType); err != nil {
+	if err := checkHeaderValue(a.ContentType); err != nil {
 		return err
 	}
 	var err error
@@ -121,9 +121,9 @@ func appendJSON(b []byte, s string) []byte {
 	return b
 }
 
-// CheckHeaderValue says why s cannot be a header field's value: only visible
+// checkHeaderValue says why s cannot be a header field's value: only visible
 // ASCII and inner spaces are sent (R38).
-func CheckHeaderValue(s string) error {
+func checkHeaderValue(s string) error {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] > 0x7e {
 			return errors.New("a header value has a character other than visible ASCII and space")

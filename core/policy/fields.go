@@ -7,12 +7,13 @@ import (
 	"strings"
 
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/shape"
 )
 
-// Type and Format begin every compiled policy.
+// typePolicy and policyFormat begin every compiled policy.
 const (
-	Type   = 3
-	Format = 1
+	typePolicy   = 3
+	policyFormat = 1
 )
 
 // Limits of a compiled policy, for [Decode].
@@ -24,7 +25,7 @@ const (
 
 // Encode returns the compiled policy: the same bytes for the same policy. Its
 // form is described in core/bundle/FORMAT.md.
-func (p *Policy) Encode() []byte { return append([]byte{Type, Format}, write(p.fields)...) }
+func (p *Policy) Encode() []byte { return append([]byte{typePolicy, policyFormat}, write(p.fields)...) }
 
 // Decode reads a compiled policy whose signature has been verified. It refuses
 // everything that [Policy.Encode] does not write.
@@ -32,11 +33,11 @@ func Decode(b []byte) (*Policy, error) {
 	if len(b) > MaxSize {
 		return nil, fmt.Errorf("compiled policy has %d bytes: at most %d are possible", len(b), MaxSize)
 	}
-	if len(b) < 2 || b[0] != Type {
+	if len(b) < 2 || b[0] != typePolicy {
 		return nil, errors.New("not a compiled policy")
 	}
-	if b[1] != Format {
-		return nil, fmt.Errorf("compiled policy has format %d, and this version reads %d: update the edge", b[1], Format)
+	if b[1] != policyFormat {
+		return nil, fmt.Errorf("compiled policy has format %d, and this version reads %d: update the edge", b[1], policyFormat)
 	}
 	p := new(Policy)
 	err := read(b[2:], p.fields)
@@ -190,7 +191,7 @@ func (p *Policy) checkIndexes() error {
 	}
 	for i := range p.Routes {
 		r := &p.Routes[i]
-		if r.Kinds&^kinds != 0 || r.Methods >= 1<<NumMethods {
+		if r.Kinds&^kinds != 0 || r.Methods >= 1<<shape.NumMethods {
 			return fmt.Errorf("route %q names a kind or method that is not there", r.Name)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/keystile/keystile/core/internal/ascii"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // pattern is a path pattern taken apart.
@@ -73,7 +74,7 @@ func parseSegment(s string, last bool) (segment, error) {
 		return segment{param: name, multi: multi}, nil
 	}
 	for i := range len(s) {
-		if !pathChar[s[i]] || s[i] == '/' {
+		if !shape.PathChar(s[i]) || s[i] == '/' {
 			return segment{}, fmt.Errorf("segment %q has a character that a canonical path cannot have; a parameter fills a whole segment", s)
 		}
 	}
@@ -82,15 +83,6 @@ func parseSegment(s string, last bool) (segment, error) {
 	}
 	return segment{literal: s}, nil
 }
-
-// pathChar has what may stand unescaped in a request path: the pchar of RFC 3986
-// without ";" (R12), and the slash.
-var pathChar = func() (t [256]bool) {
-	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@/") {
-		t[c] = true
-	}
-	return t
-}()
 
 // covers says whether p matches every path that q matches.
 func (p *pattern) covers(q *pattern, fold bool) bool {
@@ -153,25 +145,25 @@ func conflict(p, q *pattern) error {
 	return nil
 }
 
-func (p *pattern) matches(path *Path) bool {
+func (p *pattern) matches(path *shape.Path) bool {
 	for i, s := range p.segments {
-		if i >= path.count {
+		if i >= path.Segments() {
 			return false
 		}
 		if s.multi {
 			return true
 		}
-		if seg := path.segment(i); s.param != "" && seg == "" || s.param == "" && seg != s.literal {
+		if seg := path.Segment(i); s.param != "" && seg == "" || s.param == "" && seg != s.literal {
 			return false
 		}
 	}
-	return path.count == len(p.segments)
+	return path.Segments() == len(p.segments)
 }
 
 // EndpointPattern is one endpoint that a key is limited to: a path pattern,
 // with a method before it or for every method.
 type EndpointPattern struct {
-	methods MethodSet
+	methods shape.MethodSet
 	pattern *pattern
 }
 
@@ -181,19 +173,19 @@ func ParseEndpoint(s string) (e EndpointPattern, err error) {
 	if !ok {
 		method, path = "", s
 	}
-	e.methods = AllMethods
+	e.methods = shape.AllMethods
 	if method != "" {
-		m, known := ParseMethod(method)
+		m, known := shape.ParseMethod(method)
 		if !known || method == "HEAD" {
 			return e, fmt.Errorf("endpoint %q: the method is one of GET (which brings HEAD), POST, PUT, PATCH, DELETE, OPTIONS", s)
 		}
-		e.methods = MethodSet(0).With(m)
+		e.methods = shape.MethodSet(0).With(m)
 	}
 	e.pattern, err = parsePattern(path)
 	return e, err
 }
 
 // Matches says whether a request is to this endpoint.
-func (e EndpointPattern) Matches(m Method, path *Path) bool {
+func (e EndpointPattern) Matches(m shape.Method, path *shape.Path) bool {
 	return e.methods.Has(m) && e.pattern.matches(path)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // Policy is a compiled policy. Its fields are only read; [Policy.Init] has
@@ -82,8 +83,8 @@ type Host struct {
 // Set is a set of small indexes.
 type Set uint32
 
-// MaxSet is how many kinds, and how many environments, a policy may have.
-const MaxSet = 32
+// maxSet is how many kinds, and how many environments, a policy may have.
+const maxSet = 32
 
 // Has says whether i is in s.
 func (s Set) Has(i int) bool { return s&(1<<i) != 0 }
@@ -108,7 +109,7 @@ const (
 type Route struct {
 	Name     string
 	Patterns []string // in the syntax of net/http, without method and host
-	Methods  MethodSet
+	Methods  shape.MethodSet
 	Public   bool // needs no key
 	CORS     bool // the edge answers preflights
 	Kinds    Set  // that may call it; any other is answered "kind"
@@ -119,7 +120,7 @@ type Route struct {
 	// OnlyUnlimited refuses keys with any restriction, as "scope".
 	OnlyUnlimited bool
 	// Demands is what a scoped key needs, by method.
-	Demands [NumMethods]Demand
+	Demands [shape.NumMethods]Demand
 }
 
 // Demand is what a route asks of a scoped key. The zero value is a demand that
@@ -207,7 +208,7 @@ func (p *Policy) Serves(host string) bool {
 
 // ServesName says whether a host of this name is served, on whatever port.
 func (p *Policy) ServesName(name string) bool {
-	return slices.ContainsFunc(p.Hosts, func(h Host) bool { return HostName(h.Name) == name })
+	return slices.ContainsFunc(p.Hosts, func(h Host) bool { return shape.HostName(h.Name) == name })
 }
 
 // NamesHosts says whether the policy names its hosts, and does not serve any.
@@ -222,11 +223,11 @@ func (p *Policy) Init() error {
 	if len(p.Sources) == 0 {
 		return errors.New("the policy has no source: name a header that carries the key")
 	}
-	if len(p.Kinds) == 0 || len(p.Kinds) > MaxSet {
-		return fmt.Errorf("the policy has %d kinds: 1 to %d are possible", len(p.Kinds), MaxSet)
+	if len(p.Kinds) == 0 || len(p.Kinds) > maxSet {
+		return fmt.Errorf("the policy has %d kinds: 1 to %d are possible", len(p.Kinds), maxSet)
 	}
-	if len(p.Environments) == 0 || len(p.Environments) > MaxSet {
-		return fmt.Errorf("the policy has %d environments: 1 to %d are possible", len(p.Environments), MaxSet)
+	if len(p.Environments) == 0 || len(p.Environments) > maxSet {
+		return fmt.Errorf("the policy has %d environments: 1 to %d are possible", len(p.Environments), maxSet)
 	}
 	var err error
 	prefixes := make([]string, len(p.Kinds))

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/keystile/keystile/core/shape"
 )
 
 // ReferrerPattern is one origin that a key may be used from.
@@ -114,7 +116,7 @@ func parseOrigin(s string) (o ReferrerPattern, ok bool) {
 	if !ok || defaultPort[scheme] == "" {
 		return o, false
 	}
-	host, ok := CanonicalHost(authority)
+	host, ok := shape.CanonicalHost(authority)
 	if !ok || strings.HasSuffix(strings.SplitN(authority, ":", 2)[0], ".") {
 		return o, false
 	}
@@ -127,9 +129,9 @@ func parseOrigin(s string) (o ReferrerPattern, ok bool) {
 	return o, true
 }
 
-// ParseIP reads an IP prefix or a single address that a key may be used from.
+// parseIP reads an IP prefix or a single address that a key may be used from.
 // An IPv4-mapped one counts as IPv4 (R41); zones are refused.
-func ParseIP(s string) (netip.Prefix, error) {
+func parseIP(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		addr, err := netip.ParseAddr(s)
@@ -147,10 +149,10 @@ func ParseIP(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// ParseIPs is [ParseIP] for a list.
+// ParseIPs is parseIP for a list.
 func ParseIPs(list []string) (prefixes []netip.Prefix, err error) {
 	for _, s := range list {
-		p, err := ParseIP(s)
+		p, err := parseIP(s)
 		if err != nil {
 			return nil, err
 		}

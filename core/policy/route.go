@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/keystile/keystile/core/internal/ascii"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // router finds the most specific pattern of a path, per method.
@@ -18,8 +19,8 @@ type node struct {
 	literals []literalChild
 	index    map[string]*node // the same, where there are many
 	single   *node
-	multi    [NumMethods]*pattern
-	end      [NumMethods]*pattern
+	multi    [shape.NumMethods]*pattern
+	end      [shape.NumMethods]*pattern
 }
 
 type literalChild struct {
@@ -78,9 +79,9 @@ func (rt *router) add(p *pattern) {
 	p.set(&n.end)
 }
 
-func (p *pattern) set(byMethod *[NumMethods]*pattern) {
+func (p *pattern) set(byMethod *[shape.NumMethods]*pattern) {
 	for m := range byMethod {
-		if p.route.Methods.Has(Method(m)) {
+		if p.route.Methods.Has(shape.Method(m)) {
 			byMethod[m] = p
 		}
 	}
@@ -115,11 +116,11 @@ func (n *node) literal(s string) *node {
 
 // match finds the most specific pattern for the segments of path from at on. A
 // node is met at most once, so the tree's size bounds the work.
-func (n *node) match(path *Path, at int, m Method) *pattern {
-	if at == path.count {
+func (n *node) match(path *shape.Path, at int, m shape.Method) *pattern {
+	if at == path.Segments() {
 		return n.end[m]
 	}
-	seg := path.segment(at)
+	seg := path.Segment(at)
 	if c := n.literal(seg); c != nil {
 		if p := c.match(path, at+1, m); p != nil {
 			return p
@@ -148,15 +149,15 @@ const maxReadings = 8
 // reading is one way to read a path, and the pattern that it selects.
 type reading struct {
 	pattern *pattern
-	path    *Path
+	path    *shape.Path
 	fold    bool // letters are taken in lower case
 }
 
 // Match finds the route for a path. It has none where one of the path's readings
 // would select another, for any method: upstreams differ in whether they decode
-// escapes that need not be ([Path.unescaped]), whether case counts, and whether a
+// escapes that need not be ([shape.Path.Unescaped]), whether case counts, and whether a
 // last slash does (R9, R17).
-func (p *Policy) Match(path *Path, m Method, to *Match) {
+func (p *Policy) Match(path *shape.Path, m shape.Method, to *Match) {
 	root := &p.router.root
 	found := root.match(path, 0, m)
 	if found == nil {
@@ -164,7 +165,7 @@ func (p *Policy) Match(path *Path, m Method, to *Match) {
 	}
 	to.Route = found.route
 	to.add(reading{found, path, false})
-	if path.has&(classUpper|classOther) == 0 && !path.endsInSlash() && !p.router.upper {
+	if !path.HasUpper() && !path.HasEscape() && !path.EndsInSlash() && !p.router.upper {
 		return
 	}
 	if !to.readOtherwise(&p.router, path, m) {
@@ -174,21 +175,21 @@ func (p *Policy) Match(path *Path, m Method, to *Match) {
 
 // readOtherwise adds the other readings of path. It returns false if one of them
 // selects another route.
-func (m *Match) readOtherwise(rt *router, path *Path, method Method) bool {
+func (m *Match) readOtherwise(rt *router, path *shape.Path, method shape.Method) bool {
 	var as selection
 	rt.root.selectAll(path, 0, false, &as)
-	fold := rt.upper || path.has&classUpper != 0
+	fold := rt.upper || path.HasUpper()
 	if fold && !m.read(&rt.root, &as, path, true, method) {
 		return false
 	}
-	var others []*Path
-	plain, escapes := path.unescaped()
+	var others []*shape.Path
+	plain, escapes := path.Unescaped()
 	if escapes {
 		others = append(others, plain)
 	}
-	if path.endsInSlash() {
-		if others = append(others, path.withoutSlash()); escapes {
-			others = append(others, plain.withoutSlash())
+	if path.EndsInSlash() {
+		if others = append(others, path.WithoutSlash()); escapes {
+			others = append(others, plain.WithoutSlash())
 		}
 	}
 	for _, other := range others {
@@ -206,7 +207,7 @@ func (m *Match) add(r reading) {
 
 // read adds a reading. It returns false if that selects another route than as does,
 // for some method. Selecting none is not another.
-func (m *Match) read(root *node, as *selection, path *Path, fold bool, method Method) bool {
+func (m *Match) read(root *node, as *selection, path *shape.Path, fold bool, method shape.Method) bool {
 	var s selection
 	root.selectAll(path, 0, fold, &s)
 	for i, p := range s {
@@ -221,16 +222,16 @@ func (m *Match) read(root *node, as *selection, path *Path, fold bool, method Me
 }
 
 // selection is what a path selects, by method.
-type selection [NumMethods]*pattern
+type selection [shape.NumMethods]*pattern
 
 // selectAll fills in what the segments of path from at on select, for methods
 // that have nothing yet. With fold, letters are compared without their case.
-func (n *node) selectAll(path *Path, at int, fold bool, s *selection) {
-	if at == path.count {
+func (n *node) selectAll(path *shape.Path, at int, fold bool, s *selection) {
+	if at == path.Segments() {
 		s.fill(&n.end)
 		return
 	}
-	seg := path.segment(at)
+	seg := path.Segment(at)
 	for i := range n.literals {
 		if l := &n.literals[i]; l.text == seg || fold && ascii.EqualFold(l.text, seg) {
 			l.node.selectAll(path, at+1, fold, s)
@@ -242,7 +243,7 @@ func (n *node) selectAll(path *Path, at int, fold bool, s *selection) {
 	s.fill(&n.multi)
 }
 
-func (s *selection) fill(from *[NumMethods]*pattern) {
+func (s *selection) fill(from *[shape.NumMethods]*pattern) {
 	for m, p := range from {
 		if s[m] == nil {
 			s[m] = p
@@ -254,7 +255,7 @@ func (s *selection) fill(from *[NumMethods]*pattern) {
 // escapes that need not be are decoded. Case counts: it is the name of something.
 func (m *Match) ParamIs(name, want string) bool {
 	for i := range m.count {
-		if unescape(m.readings[i].raw(name)) != want {
+		if shape.Unescape(m.readings[i].raw(name)) != want {
 			return false
 		}
 	}
@@ -264,7 +265,7 @@ func (m *Match) ParamIs(name, want string) bool {
 // raw is the path segment that the parameter called name matched.
 func (r *reading) raw(name string) string {
 	if i := r.pattern.segment(name); i >= 0 {
-		return r.path.segment(i)
+		return r.path.Segment(i)
 	}
 	return ""
 }
@@ -281,14 +282,14 @@ func (r *reading) param(name string) string {
 // Preflight returns the methods of all routes that opted in to CORS and match
 // path; none means that a preflight is a request like any other. token is true
 // if one of them demands the customer token.
-func (p *Policy) Preflight(path *Path) (methods MethodSet, token bool) {
+func (p *Policy) Preflight(path *shape.Path) (methods shape.MethodSet, token bool) {
 	for _, pt := range p.router.patterns {
 		if pt.route.CORS && pt.matches(path) {
 			methods |= pt.route.Methods
 			token = token || pt.route.Token
 		}
 	}
-	return methods &^ MethodSet(0).With(OPTIONS), token
+	return methods &^ shape.MethodSet(0).With(shape.OPTIONS), token
 }
 
 // CheckRoutes says why routes cannot stand beside each other.

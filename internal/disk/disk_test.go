@@ -2,8 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,9 +15,9 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/lockedfile"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/testing/crashtest"
 	"github.com/keystile/keystile/policies"
@@ -27,25 +25,9 @@ import (
 
 // publisher signs bundles of the default policy.
 type publisher struct {
-	t         testing.TB
-	signer    note.Signer
-	key       string
-	publisher note.Signer
-	audience  string
-	pub       *bundle.Publication
-}
-
-func newSigner(t testing.TB, name string) (note.Signer, string) {
-	t.Helper()
-	private, public, err := note.GenerateKey(rand.Reader, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := note.NewSigner(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, public
+	bundletest.Publisher
+	t        testing.TB
+	audience string
 }
 
 // start is when the tests' first version is signed.
@@ -54,7 +36,7 @@ var start = time.Now().Add(-time.Hour).UnixMilli()
 func newPublisher(t testing.TB) *publisher {
 	t.Helper()
 	p := &publisher{t: t, audience: bundle.DefaultAudience}
-	p.signer, p.key = newSigner(t, "policy")
+	p.Policy = bundletest.NewSigner("policy")
 	p.policy(start)
 	return p
 }
@@ -66,16 +48,15 @@ func (p *publisher) policy(version int64) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	var key string
-	p.publisher, key = newSigner(p.t, "publisher")
-	if p.pub, err = bundle.Publish(compiled, "default", p.audience, version, []string{key}, p.signer); err != nil {
+	p.Manifest = bundletest.NewSigner("publisher")
+	if err := p.Publish(compiled, "default", p.audience, version); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
 func (p *publisher) trust() *bundle.Trust {
 	p.t.Helper()
-	trust, err := bundle.NewTrust("default", p.audience, 1, p.key)
+	trust, err := bundle.NewTrust("default", p.audience, 1, p.Policy.Key)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -93,15 +74,9 @@ func trustOf(t testing.TB, keys ...string) *bundle.Trust {
 
 // records makes n records; the first revoked ones are that.
 func records(n, revoked int) []bundle.Record {
-	out := make([]bundle.Record, n)
-	for i := range out {
-		out[i] = bundle.Record{
-			Digest: sha256.Sum256(fmt.Appendf(nil, "key %d", i)), KeyID: fmt.Sprintf("key_%d", i),
-			Kind: "secret", Environment: "live", Status: bundle.Active,
-		}
-		if i < revoked {
-			out[i].Status = bundle.Revoked
-		}
+	out := bundletest.Records(n)
+	for i := range revoked {
+		out[i].Status = bundle.Revoked
 	}
 	return out
 }
@@ -109,20 +84,11 @@ func records(n, revoked int) []bundle.Record {
 // pack is a packed file of records at a version.
 func (p *publisher) pack(version int64, records []bundle.Record) []byte {
 	p.t.Helper()
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(records, nodes.Add)
+	packed, err := p.Pack(version, records)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	notes, err := p.pub.Manifest(tree, version, bundle.DefaultLife, p.publisher)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	var out bytes.Buffer
-	if err := bundle.WritePack(&out, notes, p.pub.Compiled, &nodes); err != nil {
-		p.t.Fatal(err)
-	}
-	return out.Bytes()
+	return packed
 }
 
 // mark is what an edge remembers of a version.
@@ -245,7 +211,7 @@ func TestStateDropped(t *testing.T) {
 	// The standby has taken over, and both are trusted: what was remembered holds.
 	path := filepath.Join(t.TempDir(), "state")
 	write(t, path, good)
-	if m, err := NewState(path, trustOf(t, stranger.key, p.key)).Last(); m == nil || err != nil {
+	if m, err := NewState(path, trustOf(t, stranger.Policy.Key, p.Policy.Key)).Last(); m == nil || err != nil {
 		t.Errorf("a wider trust: %v, %v", m, err)
 	}
 	dir := t.TempDir()
@@ -434,7 +400,7 @@ func TestTwoProcesses(t *testing.T) {
 		return
 	}
 	p, dir := newPublisher(t), t.TempDir()
-	write(t, filepath.Join(dir, "key"), []byte(p.key))
+	write(t, filepath.Join(dir, "key"), []byte(p.Policy.Key))
 	for i := range versions {
 		write(t, filepath.Join(dir, fmt.Sprint(i)), bundle.AppendState(nil, p.mark(start+int64(i)).Notes))
 	}
@@ -459,7 +425,7 @@ func TestTwoProcesses(t *testing.T) {
 // with a key revoked and 20 keys more.
 func versions(t *testing.T, dir string) {
 	p := newPublisher(t)
-	write(t, filepath.Join(dir, "key"), []byte(p.key))
+	write(t, filepath.Join(dir, "key"), []byte(p.Policy.Key))
 	write(t, filepath.Join(dir, "1.keystile"), p.pack(start, records(200, 0)))
 	write(t, filepath.Join(dir, "2.keystile"), p.pack(start+1, records(220, 1)))
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // Coverage lists what of a policy no row reaches: kinds, routes with each kind,
@@ -42,10 +43,10 @@ func reaches(p *policy.Policy, o RowResult) []string {
 	if r.Reason != reasonOK {
 		return out
 	}
-	if host, ok := policy.CanonicalHost(o.Exchange.Authority); ok {
+	if host, ok := shape.CanonicalHost(o.Exchange.Authority); ok {
 		out = append(out, "host "+host)
 	}
-	if m, known := policy.ParseMethod(o.Exchange.Method); known {
+	if m, known := shape.ParseMethod(o.Exchange.Method); known {
 		out = append(out, fmt.Sprintf("scopes of route %s for %s", r.Route, m))
 	}
 	for _, granted := range strings.Fields(strings.Join(r.Upstream.Header[p.Identity.Scopes], " ")) {
@@ -95,7 +96,7 @@ func wantedOfRoute(p *policy.Policy, r *policy.Route) (out []string) {
 		out = append(out, fmt.Sprintf("route %s with kind %s", r.Name, k.Name))
 		scoped = scoped || k.Scoped && r.Kinds.Has(i)
 	}
-	for m := range policy.Method(policy.NumMethods) {
+	for m := range shape.Method(shape.NumMethods) {
 		d := &r.Demands[m]
 		if scoped && r.Methods.Has(m) && (d.Free || d.OwnKey != "" || len(d.Scopes) > 0) {
 			out = append(out, fmt.Sprintf("scopes of route %s for %s", r.Name, m))

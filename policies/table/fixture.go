@@ -3,7 +3,6 @@ package table
 import (
 	"bytes"
 	"crypto"
-	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"maps"
@@ -12,9 +11,9 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
@@ -107,32 +106,13 @@ func (t *Table) Issue(file string, document []byte) (*Fixture, error) {
 }
 
 func (f *Fixture) sign(records []bundle.Record, now time.Time) error {
-	policySigner, policyKey, err := newSigner("conformance-policy")
-	if err != nil {
-		return err
-	}
-	publisher, publisherKey, err := newSigner("conformance-publisher")
-	if err != nil {
-		return err
-	}
-	f.Signer = policyKey
 	version := now.UnixMilli()
-	publication, err := bundle.Publish(f.Policy, f.Policy.Name, Audience, version, []string{publisherKey}, policySigner)
+	publisher, err := bundletest.NewPublisher(f.Policy, f.Policy.Name, Audience, version)
 	if err != nil {
 		return err
 	}
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(records, nodes.Add)
-	if err != nil {
-		return err
-	}
-	notes, err := publication.Manifest(tree, version, bundle.DefaultLife, publisher)
-	if err != nil {
-		return err
-	}
-	var pack bytes.Buffer
-	err = bundle.WritePack(&pack, notes, publication.Compiled, &nodes)
-	f.Pack = pack.Bytes()
+	f.Signer = publisher.Policy.Key
+	f.Pack, err = publisher.Pack(version, records)
 	return err
 }
 
@@ -162,15 +142,6 @@ func (f *Fixture) Open() (*bundle.Bundle, error) {
 		return nil, err
 	}
 	return bundle.Open(pack.Notes, pack.Compiled, pack, trust)
-}
-
-func newSigner(name string) (note.Signer, string, error) {
-	private, public, err := note.GenerateKey(rand.Reader, name)
-	if err != nil {
-		return nil, "", err
-	}
-	s, err := note.NewSigner(private)
-	return s, public, err
 }
 
 func (s KeySpec) issue(p *policy.Policy, now time.Time) (rec bundle.Record, secret credential.Secret, err error) {

@@ -18,6 +18,14 @@ func EqualFold(a, b string) bool {
 // IsUpper says whether c is one of A–Z.
 func IsUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 
+// IsAlnum says whether c is one of A–Z, a–z and 0–9.
+func IsAlnum(c byte) bool {
+	letter := c | 0x20 // in lower case, if it is one
+	return 'a' <= letter && letter <= 'z' || isDigit(c)
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
 // HasUpper says whether one of A–Z is in s.
 func HasUpper(s string) bool {
 	for i := range len(s) {
@@ -64,11 +72,9 @@ func HasFoldedPrefix(s, prefix string) bool {
 
 var folded = func() (t [256]byte) {
 	for i := range t {
-		switch c := lower(byte(i)); {
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			t[i] = c
-		default:
-			t[i] = '-'
+		t[i] = '-'
+		if c := byte(i); IsAlnum(c) {
+			t[i] = lower(c)
 		}
 	}
 	return t
@@ -98,11 +104,11 @@ func Unhex(hi, lo byte) (c byte, ok bool) {
 
 func digit(c byte) int {
 	switch {
-	case c-'0' < 10:
+	case isDigit(c):
 		return int(c - '0')
-	case c-'a' < 6:
+	case 'a' <= c && c <= 'f':
 		return int(c-'a') + 10
-	case c-'A' < 6:
+	case 'A' <= c && c <= 'F':
 		return int(c-'A') + 10
 	}
 	return -1

@@ -6,27 +6,19 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"time"
-)
 
-func heap() int64 {
-	var m runtime.MemStats
-	for range 3 {
-		runtime.GC()
-	}
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
+	"github.com/keystile/keystile/internal/testing/memory"
+)
 
 // A cache takes what its constants say, whatever the size of its values.
 func TestCost(t *testing.T) {
 	for _, tt := range []struct{ limit, value int64 }{{4 << 20, 512}, {16 << 20, 1024}, {16 << 20, 4096}, {64 << 20, 1024}, {64 << 20, 6144}} {
-		running, before := runtime.NumGoroutine(), heap()
+		running, before := runtime.NumGoroutine(), memory.Heap()
 		c, err := New[[]byte](tt.limit, tt.value+Entry, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
-		nothing := heap() - before
+		nothing := memory.Heap() - before
 		for i := range 2 * tt.limit / tt.value {
 			var n [8]byte
 			binary.BigEndian.PutUint64(n[:], uint64(i))
@@ -38,14 +30,14 @@ func TestCost(t *testing.T) {
 		}
 		c.Wait()
 		used := c.ristretto.MaxCost() - c.ristretto.RemainingCost()
-		grown := heap() - before
+		grown := memory.Heap() - before
 		t.Logf("limit %d, values of %d: %d values, heap %d (%.0f %% of the limit, %d when empty): %d for each", tt.limit, tt.value,
 			used/(tt.value+Entry), grown, 100*float64(grown)/float64(tt.limit), nothing, (grown-nothing)/(used/(tt.value+Entry))-tt.value)
 		if grown > tt.limit*105/100 || grown < tt.limit*80/100 {
 			t.Errorf("limit %d, values of %d: the heap has grown by %d", tt.limit, tt.value, grown)
 		}
 		runtime.KeepAlive(c)
-		collected(t, running)
+		memory.WaitCollected(t, running)
 	}
 }
 
@@ -76,16 +68,5 @@ func TestNobodyCloses(t *testing.T) {
 		})
 	}
 	group.Wait()
-	collected(t, before)
-}
-
-// collected waits until no more goroutines run than these: those of a cache end when
-// it is collected.
-func collected(t *testing.T, goroutines int) {
-	t.Helper()
-	for begin := time.Now(); runtime.NumGoroutine() > goroutines; runtime.GC() {
-		if time.Since(begin) > time.Minute {
-			t.Fatalf("%d goroutines are left, not %d", runtime.NumGoroutine(), goroutines)
-		}
-	}
+	memory.WaitCollected(t, before)
 }

@@ -16,16 +16,17 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/internal/ascii"
 	"github.com/keystile/keystile/core/internal/cache"
 	"github.com/keystile/keystile/core/policy"
 )
 
-// MaxSize is the longest token looked at, in bytes (R33).
-const MaxSize = 8 << 10
+// maxSize is the longest token looked at, in bytes (R33).
+const maxSize = 8 << 10
 
-// ErrInvalid is the answer to any token that is not good. It says no more: what
+// errInvalid is the answer to any token that is not good. It says no more: what
 // is wrong is the sender's business, and the token must not get into a log.
-var ErrInvalid = errors.New("customer token is invalid")
+var errInvalid = errors.New("customer token is invalid")
 
 // Claims is what a verified token says.
 type Claims struct {
@@ -72,8 +73,8 @@ func NewVerifier(limit int64) (*Verifier, error) {
 // token that is good in all else counts as expired. policyHash sets apart what
 // was verified under another policy.
 func (v *Verifier) Verify(t *policy.CustomerToken, policyHash bundle.Hash, raw string, now time.Time) (*Claims, error) {
-	if len(raw) > MaxSize || !compact(raw) {
-		return nil, ErrInvalid
+	if len(raw) > maxSize || !compact(raw) {
+		return nil, errInvalid
 	}
 	h := sha256.New()
 	h.Write(policyHash[:])
@@ -104,7 +105,7 @@ func compact(s string) bool {
 				return false
 			}
 			dots, part = dots+1, 0
-		case c-'a' < 26, c-'A' < 26, c-'0' < 10, c == '-', c == '_':
+		case ascii.IsAlnum(c), c == '-', c == '_':
 			part++
 		default:
 			return false
@@ -126,25 +127,25 @@ func verify(t *policy.CustomerToken, raw string, now time.Time) (*Claims, error)
 	parsed, err := parser.Parse(raw, func(parsed *jwt.Token) (any, error) {
 		for _, name := range refused {
 			if _, ok := parsed.Header[name]; ok {
-				return nil, ErrInvalid
+				return nil, errInvalid
 			}
 		}
 		id, _ := parsed.Header["kid"].(string)
 		if _, given := parsed.Header["kid"]; given && id == "" {
-			return nil, ErrInvalid
+			return nil, errInvalid
 		}
 		key, ok := t.Public(id)
 		if !ok {
-			return nil, ErrInvalid
+			return nil, errInvalid
 		}
 		return key, nil
 	})
 	if err != nil || !parsed.Valid {
-		return nil, ErrInvalid
+		return nil, errInvalid
 	}
 	claims, ok := parsed.Claims.(jwt.MapClaims)
 	if !ok {
-		return nil, ErrInvalid
+		return nil, errInvalid
 	}
 	return check(t, claims, now)
 }
@@ -153,32 +154,32 @@ func verify(t *policy.CustomerToken, raw string, now time.Time) (*Claims, error)
 func check(t *policy.CustomerToken, claims jwt.MapClaims, now time.Time) (*Claims, error) {
 	issuer, err := claims.GetIssuer()
 	if err != nil || issuer != t.Issuer {
-		return nil, ErrInvalid
+		return nil, errInvalid
 	}
 	audience, err := claims.GetAudience()
 	if err != nil || !slices.Contains(audience, t.Audience) {
-		return nil, ErrInvalid
+		return nil, errInvalid
 	}
 	expires, err := claims.GetExpirationTime()
 	if err != nil || expires == nil {
-		return nil, ErrInvalid
+		return nil, errInvalid
 	}
 	notBefore, err := claims.GetNotBefore()
 	if err != nil || notBefore != nil && now.Before(notBefore.Time) {
-		return nil, ErrInvalid
+		return nil, errInvalid
 	}
 	if _, err := claims.GetIssuedAt(); err != nil {
-		return nil, ErrInvalid
+		return nil, errInvalid
 	}
 	subject, err := claims.GetSubject()
 	if err != nil || subject == "" || policy.CheckIdentityValue(subject) != nil {
-		return nil, ErrInvalid // it goes upstream in a header (R38)
+		return nil, errInvalid // it goes upstream in a header (R38)
 	}
 	c := &Claims{Subject: strings.Clone(subject), Expires: expires.Time}
 	for _, b := range t.Binds {
 		value, ok := claims[b.Claim].(string)
 		if !ok || value == "" {
-			return nil, ErrInvalid
+			return nil, errInvalid
 		}
 		c.bound = append(c.bound, value)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // Options are what a document leaves to its operator.
@@ -283,7 +284,7 @@ func (c *compiler) hosts(environment string, documented texts) texts {
 }
 
 func (c *compiler) host(h text, environments policy.Set) error {
-	canonical, ok := policy.CanonicalHost(h.s)
+	canonical, ok := shape.CanonicalHost(h.s)
 	if !ok || canonical != h.s {
 		return h.errorf("host %q: write it in lower case, without a trailing dot and without port 443", h.s)
 	}

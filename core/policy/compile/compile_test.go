@@ -13,6 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/shape"
 )
 
 const good = `name: api
@@ -44,10 +45,10 @@ func TestGood(t *testing.T) {
 	if err != nil || string(again.Encode()) != string(p.Encode()) {
 		t.Errorf("the policy changes when it is written and read: %v", err)
 	}
-	if d := p.Routes[0].Demands[policy.GET].Scopes[0]; len(d.Accept) != 2 || d.Accept[1] != "{thing}:write" {
+	if d := p.Routes[0].Demands[shape.GET].Scopes[0]; len(d.Accept) != 2 || d.Accept[1] != "{thing}:write" {
 		t.Errorf("reading is accepted with %q", d.Accept)
 	}
-	if d := p.Routes[0].Demands[policy.PUT]; d.Free || len(d.Scopes) > 0 || d.OwnKey != "" {
+	if d := p.Routes[0].Demands[shape.PUT]; d.Free || len(d.Scopes) > 0 || d.OwnKey != "" {
 		t.Errorf("a method that no line names is met by %+v", d)
 	}
 }
@@ -202,7 +203,7 @@ func TestJWKS(t *testing.T) {
 		{"kid twice", "RS256", set(jwk(pub, "a", nil), jwk(pub, "a", nil)), false},
 		{"no kid among two", "RS256", set(jwk(pub, "a", nil), jwk(pub, "", nil)), false},
 	} {
-		if _, err := ParseJWKS(tt.algorithm, tt.set); (err == nil) != tt.ok {
+		if _, err := parseJWKS(tt.algorithm, tt.set); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}

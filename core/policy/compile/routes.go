@@ -7,6 +7,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/shape"
 )
 
 // demandDoc is what a route's method asks of a scoped key: a scope, several of
@@ -60,7 +61,7 @@ func (c *compiler) route(doc routeDoc) (r policy.Route, err error) {
 	if len(r.Patterns) == 0 {
 		return r, doc.Name.errorf("route %q has no path", r.Name)
 	}
-	r.Methods = policy.AllMethods
+	r.Methods = shape.AllMethods
 	if len(doc.Methods) > 0 {
 		r.Methods = 0
 	}
@@ -81,8 +82,8 @@ func (c *compiler) route(doc routeDoc) (r policy.Route, err error) {
 	return r, c.demands(doc, &r)
 }
 
-func addMethod(set policy.MethodSet, at text, name string) (policy.MethodSet, error) {
-	m, known := policy.ParseMethod(name)
+func addMethod(set shape.MethodSet, at text, name string) (shape.MethodSet, error) {
+	m, known := shape.ParseMethod(name)
 	if !known || name == "HEAD" {
 		return set, at.errorf("method %q: use GET (which brings HEAD), POST, PUT, PATCH, DELETE or OPTIONS", name)
 	}
@@ -99,17 +100,17 @@ func (c *compiler) demands(doc routeDoc, r *policy.Route) error {
 	if !scoped && len(doc.Scopes) > 0 {
 		return doc.Name.errorf("route %q names scopes, and none of its kinds is scoped", r.Name)
 	}
-	var named policy.MethodSet
+	var named shape.MethodSet
 	for _, e := range doc.Scopes {
 		demand, err := c.demand(e.key, e.value)
 		if err != nil {
 			return err
 		}
 		if e.key.s == "any" {
-			e.key.s = strings.Join(policy.MethodNames[:], " ")
+			e.key.s = strings.Join(shape.MethodNames[:], " ")
 		}
 		for name := range strings.FieldsSeq(e.key.s) {
-			m, known := policy.ParseMethod(name)
+			m, known := shape.ParseMethod(name)
 			if !known || name == "HEAD" {
 				return e.key.errorf("%q: name methods with spaces between them, or any", e.key.s)
 			}

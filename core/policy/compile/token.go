@@ -51,7 +51,7 @@ func (c *compiler) token() error {
 		if name != t.KeySet {
 			return doc.Keys.errorf("key set %q is given, and the policy's is called %q", name, t.KeySet)
 		}
-		if t.Keys, err = ParseJWKS(t.Algorithm, set); err != nil {
+		if t.Keys, err = parseJWKS(t.Algorithm, set); err != nil {
 			return doc.Keys.errorf("key set %q: %s", name, err)
 		}
 	}
@@ -59,10 +59,10 @@ func (c *compiler) token() error {
 	return nil
 }
 
-// ParseJWKS reads the public keys of a JSON Web Key Set (RFC 7517) that check
+// parseJWKS reads the public keys of a JSON Web Key Set (RFC 7517) that check
 // signatures of one algorithm. It refuses private and symmetric keys, weak
 // ones, and key IDs that are missing among several or given twice (R66).
-func ParseJWKS(algorithm string, set []byte) ([]policy.TokenKey, error) {
+func parseJWKS(algorithm string, set []byte) ([]policy.TokenKey, error) {
 	var raw struct {
 		Keys []json.RawMessage `json:"keys"`
 	}

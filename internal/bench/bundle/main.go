@@ -10,7 +10,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"crypto/rand"
 	"flag"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -23,10 +22,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/policies"
@@ -145,14 +143,6 @@ func (m *measured) publish(file string, n int) (keys []string, signer string, er
 	if err != nil {
 		return nil, "", err
 	}
-	private, signer, err := note.GenerateKey(rand.Reader, "bench")
-	if err != nil {
-		return nil, "", err
-	}
-	s, err := note.NewSigner(private)
-	if err != nil {
-		return nil, "", err
-	}
 	records := make([]bundle.Record, n)
 	scopes := []string{"payments:read", "payouts:read", "refunds:write"}
 	for i := range records {
@@ -170,22 +160,11 @@ func (m *measured) publish(file string, n int) (keys []string, signer string, er
 	}
 	begin := time.Now()
 	version := begin.UnixMilli()
-	publication, err := bundle.Publish(p, "bench", audience, version, []string{signer}, s)
+	publisher, err := bundletest.NewPublisher(p, "bench", audience, version)
 	if err != nil {
 		return nil, "", err
 	}
-	var nodes bundle.Nodes
-	leaves := 0
-	tree, err := bundle.Build(records, func(h bundle.Hash, b []byte) error {
-		if b[0] == 2 {
-			leaves++
-		}
-		return nodes.Add(h, b)
-	})
-	if err != nil {
-		return nil, "", err
-	}
-	notes, err := publication.Manifest(tree, version, bundle.DefaultLife, s)
+	signed, err := publisher.Sign(version, records)
 	if err != nil {
 		return nil, "", err
 	}
@@ -197,7 +176,7 @@ func (m *measured) publish(file string, n int) (keys []string, signer string, er
 	}
 	defer f.Close()
 	w := bufio.NewWriterSize(f, 1<<20)
-	if err := bundle.WritePack(w, notes, publication.Compiled, &nodes); err != nil {
+	if err := signed.Pack(w); err != nil {
 		return nil, "", err
 	}
 	if err := w.Flush(); err != nil {
@@ -208,8 +187,27 @@ func (m *measured) publish(file string, n int) (keys []string, signer string, er
 	if err != nil {
 		return nil, "", err
 	}
+	leaves, err := countLeaves(publisher, signed)
 	m.bytes, m.fill = float64(info.Size())/float64(n), float64(n)/float64(leaves)
-	return keys, signer, nil
+	return keys, publisher.Policy.Key, err
+}
+
+func countLeaves(publisher *bundletest.Publisher, signed *bundle.Signed) (leaves int, err error) {
+	trust, err := publisher.Trust()
+	if err != nil {
+		return 0, err
+	}
+	b, err := signed.Open(trust)
+	if err != nil {
+		return 0, err
+	}
+	err = b.Nodes(func(_ bundle.Hash, node []byte) error {
+		if node[0] == 2 {
+			leaves++
+		}
+		return nil
+	})
+	return leaves, err
 }
 
 // answer opens file and asks for key, and prints how long that took from the

@@ -133,7 +133,6 @@ type host struct{ *context }
 
 func (h host) RequestHeaders() ([]core.Header, error) {
 	lines, err := proxywasm.GetHttpRequestHeaders()
-	trap(lines)
 	return h.take(lines), err
 }
 

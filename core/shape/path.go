@@ -1,4 +1,7 @@
-package policy
+// Package shape knows the one form of each part of a request's target that every
+// edge and every upstream reads alike: method, host, path and query. What has
+// another form is refused, never repaired.
+package shape
 
 import (
 	"strings"
@@ -25,8 +28,17 @@ const (
 // MayHoldKey says whether an API key could be in the path.
 func (p *Path) MayHoldKey() bool { return p.has&(classUnderscore|classOther) != 0 }
 
-// segment returns the i-th segment, which is there.
-func (p *Path) segment(i int) string {
+// HasUpper says whether one of A–Z is in the path.
+func (p *Path) HasUpper() bool { return p.has&classUpper != 0 }
+
+// HasEscape says whether an escape is in the path.
+func (p *Path) HasEscape() bool { return p.has&classOther != 0 }
+
+// Segments is how many segments there are: one more for a slash at the end.
+func (p *Path) Segments() int { return p.count }
+
+// Segment returns the i-th segment, which is there.
+func (p *Path) Segment(i int) string {
 	if i+1 < len(p.starts) {
 		start := p.starts[i]
 		if i+1 < p.count {
@@ -44,11 +56,11 @@ func (p *Path) segment(i int) string {
 	return rest
 }
 
-// endsInSlash says whether there is a slash at the end that could be removed.
-func (p *Path) endsInSlash() bool { return p.count > 1 && p.raw[len(p.raw)-1] == '/' }
+// EndsInSlash says whether there is a slash at the end that could be removed.
+func (p *Path) EndsInSlash() bool { return p.count > 1 && p.raw[len(p.raw)-1] == '/' }
 
-// withoutSlash is the path without that slash.
-func (p *Path) withoutSlash() *Path {
+// WithoutSlash is the path without that slash.
+func (p *Path) WithoutSlash() *Path {
 	cut := *p
 	cut.raw = p.raw[:len(p.raw)-1]
 	cut.count--
@@ -59,19 +71,19 @@ func (p *Path) withoutSlash() *Path {
 // generated clients do (RFC 3986 section 3.3: sub-delims without ";", ":" and "@").
 const mayBeEscaped = "!$&'()*+,=:@"
 
-// unescaped is the path with escapes of such characters decoded; ok is false if
+// Unescaped is the path with escapes of such characters decoded; ok is false if
 // there are none.
-func (p *Path) unescaped() (plain *Path, ok bool) {
-	if p.has&classOther == 0 {
+func (p *Path) Unescaped() (plain *Path, ok bool) {
+	if !p.HasEscape() {
 		return nil, false
 	}
-	text := unescape(p.raw)
+	text := Unescape(p.raw)
 	plain = new(Path)
 	return plain, text != p.raw && plain.Parse(text)
 }
 
-// unescape decodes the escapes of such characters in s.
-func unescape(s string) string {
+// Unescape decodes the escapes in s that [Path.Unescaped] decodes.
+func Unescape(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s
 	}
@@ -127,6 +139,17 @@ func (p *Path) Parse(path string) (ok bool) {
 	return true
 }
 
+// PathChar says whether c may stand unescaped in a path: the pchar of RFC 3986
+// without ";" (R12), and the slash.
+func PathChar(c byte) bool { return pathChar[c] }
+
+var pathChar = func() (t [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@/") {
+		t[c] = true
+	}
+	return t
+}()
+
 // pathClass is what a path's bytes mean to the steps of a decision.
 type pathClass uint8
 
@@ -145,7 +168,7 @@ var pathClasses = func() (t [256]pathClass) {
 			t[i] = classSlash
 		case c == '_':
 			t[i] = classUnderscore
-		case c-'A' < 26:
+		case ascii.IsUpper(c):
 			t[i] = classUpper
 		case pathChar[c]:
 			t[i] = classPlain
@@ -188,7 +211,7 @@ func canonicalEscape(s string) bool {
 	switch {
 	case c < 0x20, c >= 0x7f:
 		return false
-	case c-'a' < 26, c-'A' < 26, c-'0' < 10:
+	case ascii.IsAlnum(c):
 		return false
 	default:
 		return strings.IndexByte(`-._~/\%;#?`, c) < 0

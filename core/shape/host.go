@@ -1,4 +1,4 @@
-package policy
+package shape
 
 import (
 	"net/netip"
@@ -79,7 +79,7 @@ func validName(s string) bool {
 				return false
 			}
 			label = 0
-		case c-'a' < 26, c-'A' < 26, c-'0' < 10, c == '-', c == '_':
+		case ascii.IsAlnum(c), c == '-', c == '_':
 			if label++; label > 63 {
 				return false
 			}

@@ -1,4 +1,4 @@
-package policy
+package shape
 
 // Method is a request method that a route can name. HEAD is GET.
 type Method uint8

@@ -1,5 +1,0 @@
-//go:build !trap
-
-package envoy
-
-func trap([][2]string) {}
