@@ -54,7 +54,7 @@ func TestAge(t *testing.T) {
 					t.Errorf("after %v: %q, not %q", step.since, got, step.want)
 				}
 			}
-			if err := b.Renew(t.Context(), 0); err != nil {
+			if err := b.Publisher().Renew(t.Context(), 0); err != nil {
 				t.Fatal(err)
 			}
 			e.look(false)

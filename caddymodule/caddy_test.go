@@ -69,7 +69,7 @@ func (h *home) bundle(name string) *control.Bundle {
 
 func (h *home) create(name string, n control.NewKey) (id, key string) {
 	h.t.Helper()
-	k, secret, err := h.bundle(name).Create(context.Background(), n)
+	k, secret, err := h.bundle(name).Keyring().Create(context.Background(), n)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -391,7 +391,7 @@ func TestBundleChanges(t *testing.T) {
 	if err := os.WriteFile(b.File(), good, 0o600); err != nil { // the publisher asks what is in force
 		t.Fatal(err)
 	}
-	if _, err := b.Revoke(context.Background(), id); err != nil {
+	if _, err := b.Keyring().Revoke(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
 	s.within("the key was revoked", 401, header)
@@ -613,7 +613,7 @@ func TestReload(t *testing.T) {
 	s := start(t, h, []string{"vinr"}, vinr)
 	header := "X-Api-Key: " + key
 	s.within("in use", 200, header)
-	if _, err := b.Revoke(context.Background(), id); err != nil {
+	if _, err := b.Keyring().Revoke(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
 	s.within("revoked", 401, header)

@@ -236,7 +236,7 @@ func TestWebSocketEnds(t *testing.T) {
 	if err := errors.Join(echo(ends), echo(stays)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.bundle("vinr").Revoke(context.Background(), id); err != nil {
+	if _, err := h.bundle("vinr").Keyring().Revoke(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
 	revoked := time.Now()
@@ -314,7 +314,7 @@ func TestResponseEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range ids {
-		if _, err := h.bundle("vinr").Revoke(context.Background(), id); err != nil {
+		if _, err := h.bundle("vinr").Keyring().Revoke(context.Background(), id); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -29,12 +29,12 @@ func TestFullState(t *testing.T) {
 			t.Fatal(err)
 		}
 		before = e.verifier.Bundle().Manifest
-		if _, err := b.Revoke(t.Context(), must(b.List(t.Context()))[0].ID); err != nil {
+		if _, err := b.Keyring().Revoke(t.Context(), must(b.Keyring().List(t.Context()))[0].ID); err != nil {
 			t.Fatal(err)
 		}
 	}, func(d string) error {
 		h := must(control.Open(filepath.Join(d, "home")))
-		e := fullEdge(t, d, must(h.Published("default")))
+		e := fullEdge(t, d, must(h.OpenWithoutPolicy("default")))
 		e.start.Do(func() { close(e.stopped) }) // it looks when it is told to
 		e.memory.writes = true
 		if err := e.source.load(false, e.use); err != nil {
@@ -47,7 +47,7 @@ func TestFullState(t *testing.T) {
 	}, func(_, said string) {
 		h := must(control.Open(filepath.Join(dir, "home")))
 		defer h.Close()
-		b := must(h.Published("default"))
+		b := must(h.OpenWithoutPolicy("default"))
 		last, err := disk.NewState(state(), must(b.Trust())).Last()
 		switch {
 		case err != nil:
@@ -68,7 +68,7 @@ func fullBundle(t *testing.T, dir string) (*control.Home, *control.Bundle) {
 	t.Helper()
 	h := must(control.Open(filepath.Join(dir, "home")))
 	b := initDefault(t, h, "default", 0)
-	if _, _, err := b.Create(t.Context(), control.NewKey{Kind: "secret", Environment: "live"}); err != nil {
+	if _, _, err := b.Keyring().Create(t.Context(), control.NewKey{Kind: "secret", Environment: "live"}); err != nil {
 		t.Fatal(err)
 	}
 	return h, b

@@ -87,7 +87,7 @@ func TestRestart(t *testing.T) {
 	copyFile(t, b.File(), older)
 	s := start(t, h, []string{"vinr"}, withMetrics)
 	s.within("in use", 200, header)
-	if _, err := b.Revoke(context.Background(), id); err != nil {
+	if _, err := b.Keyring().Revoke(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
 	s.within("revoked", 401, header)
@@ -174,7 +174,7 @@ func TestStateCannotBeWritten(t *testing.T) {
 	if err := os.WriteFile(dir, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Revoke(context.Background(), id); err != nil {
+	if _, err := b.Keyring().Revoke(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
 	s.within("revoked without a state", 401, header)
@@ -244,7 +244,7 @@ func TestWrittenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(3 * 200 * time.Millisecond) // it is looked at
-	if _, err := b.Revoke(context.Background(), ids[0]); err != nil {
+	if _, err := b.Keyring().Revoke(context.Background(), ids[0]); err != nil {
 		t.Fatal(err)
 	}
 	revoked, err := os.ReadFile(b.File())
@@ -502,7 +502,7 @@ func TestReloadBesideABadFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.within("nothing good is left", 503, header)
-	if err := b.BuildTrusting(context.Background()); err != nil {
+	if err := b.Publisher().BuildTrusting(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	s.within("the file is good again", 200, header)
@@ -574,7 +574,7 @@ func TestDirectorySource(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.within("from what is remembered", 200, header)
-	if _, err := b.Revoke(context.Background(), id); err != nil {
+	if _, err := b.Keyring().Revoke(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
 	unpack()
@@ -617,7 +617,7 @@ func TestTwoBundles(t *testing.T) {
 			t.Fatalf("%d by its own bundle, %d by another", one, two)
 		}
 	}
-	if _, err := h.bundle("one").Revoke(context.Background(), id); err != nil {
+	if _, err := h.bundle("one").Keyring().Revoke(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
 	for begin := time.Now(); ask("one.example") != 401; time.Sleep(20 * time.Millisecond) {

@@ -14,7 +14,7 @@ import (
 func TestAddressOfAKey(t *testing.T) {
 	a := newAPI(t, "shop", "api.test")
 	key := func(address string) string {
-		_, secret, err := a.Create(context.Background(), control.NewKey{Kind: "secret", Environment: "live", IPs: []string{address}})
+		_, secret, err := a.Keyring().Create(context.Background(), control.NewKey{Kind: "secret", Environment: "live", IPs: []string{address}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -61,7 +61,7 @@ func newAPI(t testing.TB, name, host string) *api {
 
 func (a *api) key() (id, key string) {
 	a.t.Helper()
-	k, secret, err := a.Create(context.Background(), control.NewKey{Kind: "secret", Environment: "live"})
+	k, secret, err := a.Keyring().Create(context.Background(), control.NewKey{Kind: "secret", Environment: "live"})
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -442,7 +442,7 @@ func TestOrigins(t *testing.T) {
 			t.Fatal("not ready")
 		}
 	}
-	if _, err := a.Revoke(context.Background(), id); err != nil {
+	if _, err := a.Keyring().Revoke(context.Background(), id); err != nil {
 		t.Fatal(err)
 	}
 	e.within("revoked", 401, revoked)
@@ -662,7 +662,7 @@ func TestExpiry(t *testing.T) {
 func TestLaterFilter(t *testing.T) {
 	a := newAPI(t, "shop", "api.test")
 	_, live := a.key()
-	_, secret, err := a.Create(context.Background(), control.NewKey{Kind: "secret", Environment: "test"})
+	_, secret, err := a.Keyring().Create(context.Background(), control.NewKey{Kind: "secret", Environment: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,9 +72,9 @@ func withBundle(do func(cmd *cobra.Command, args []string, b *control.Bundle) er
 	return withOpenedBundle((*control.Home).Bundle, do)
 }
 
-// withPublished is withBundle for what does not need the policy.
-func withPublished(do func(cmd *cobra.Command, args []string, b *control.Bundle) error) func(*cobra.Command, []string) error {
-	return withOpenedBundle((*control.Home).Published, do)
+// withoutPolicy is withBundle for what does not need the policy.
+func withoutPolicy(do func(cmd *cobra.Command, args []string, b *control.Bundle) error) func(*cobra.Command, []string) error {
+	return withOpenedBundle((*control.Home).OpenWithoutPolicy, do)
 }
 
 func withOpenedBundle(open func(*control.Home, string) (*control.Bundle, error), do func(cmd *cobra.Command, args []string, b *control.Bundle) error) func(*cobra.Command, []string) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,14 +21,34 @@ import (
 	_ "github.com/keystile/keystile/caddymodule/command"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/demo/token"
 	"github.com/keystile/keystile/internal/testing/crashtest"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"caddy": func() {
-		crashtest.Arm()
-		caddycmd.Main()
-	}})
+	testscript.Main(m, map[string]func(){
+		"caddy": func() {
+			crashtest.Arm()
+			caddycmd.Main()
+		},
+		"trust-demo-customers": trustDemoCustomers,
+	})
+}
+
+// trustDemoCustomers makes the only bundle of ./keystile one of the demo's, as
+// `make run` does.
+func trustDemoCustomers() {
+	h, err := control.Open("keystile")
+	if err == nil {
+		defer h.Close()
+		var b *control.Bundle
+		if b, err = h.Bundle(""); err == nil {
+			err = token.Trust(context.Background(), b)
+		}
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
 }
 
 func TestScripts(t *testing.T) {
@@ -163,7 +184,7 @@ func listed(t *testing.T, dir string) []*control.Key {
 	t.Helper()
 	h, b := opened(t, dir)
 	defer h.Close()
-	keys, err := b.List(context.Background())
+	keys, err := b.Keyring().List(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

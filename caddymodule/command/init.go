@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -49,38 +50,8 @@ nothing is published until they have signed what "policy note" writes.`,
 	cmd.Flags().Int("threshold", 1, "How many of the signers have to sign")
 	lifeFlag(cmd)
 	cmd.RunE = withHome(func(cmd *cobra.Command, args []string, h *control.Home) error {
-		n := control.NewBundle{Name: args[0]}
-		from, err := cmd.Flags().GetString("policy")
+		n, err := newBundle(cmd, args[0])
 		if err != nil {
-			return err
-		}
-		if from == "" {
-			from = n.Name
-		}
-		if n.Policy, n.File, err = readPolicy(from); err != nil {
-			return err
-		}
-		if n.Audience, err = cmd.Flags().GetString("audience"); err != nil {
-			return err
-		}
-		hosts, err := cmd.Flags().GetStringArray("host")
-		if err != nil {
-			return err
-		}
-		n.Hosts = parseHosts(hosts)
-		if n.Signers, err = cmd.Flags().GetStringArray("signer"); err != nil {
-			return err
-		}
-		if n.Threshold, err = cmd.Flags().GetInt("threshold"); err != nil {
-			return err
-		}
-		if len(n.Signers) == 0 && n.Threshold != 1 {
-			return errors.New("--threshold is for signers that --signer names")
-		}
-		if n.Directory, err = absolute(cmd, "directory"); err != nil {
-			return err
-		}
-		if n.Life, err = readLife(cmd); err != nil {
 			return err
 		}
 		b, err := h.Init(cmd.Context(), n)
@@ -90,18 +61,56 @@ nothing is published until they have signed what "policy note" writes.`,
 		return output(cmd, map[string]any{
 			"name": b.Name, "policy": b.Policy.Name, "audience": b.Audience, "file": b.File(), "signers": b.Signers,
 			"signer_file": b.TrustFile(),
-		}, func(w io.Writer) {
-			fmt.Fprintf(w, "Made bundle %s (policy %s, audience %s).\n\n", b.Name, b.Policy.Name, b.Audience)
-			if len(n.Signers) > 0 {
-				fmt.Fprintf(w, "It is published once %d of its policy signers have signed: see `caddy keystile policy note --help`.\n", n.Threshold)
-			} else {
-				fmt.Fprintf(w, "Keep standby-signer.key in %s offline: edges trust it too.\n", filepath.Dir(b.File()))
-			}
-			fmt.Fprintf(w, "For the global options of a Caddyfile:\n\n\tkeystile {\n\t\tbundle %s {\n\t\t\tfile        %s\n\t\t\tsigner_file %s\n\t\t}\n\t}\n\n", b.Name, b.File(), b.TrustFile())
-			fmt.Fprintf(w, "Make a key: caddy keystile keys create --bundle %s --kind %s\n", b.Name, b.Policy.Kinds[0].Name)
-		})
+		}, func(w io.Writer) { printMade(w, b, n) })
 	})
 	return cmd
+}
+
+// newBundle reads the flags of init.
+func newBundle(cmd *cobra.Command, name string) (n control.NewBundle, err error) {
+	f := cmd.Flags()
+	from, err := f.GetString("policy")
+	if err != nil {
+		return n, err
+	}
+	n.Name = name
+	if n.Policy, n.File, err = readPolicy(cmp.Or(from, name)); err != nil {
+		return n, err
+	}
+	if n.Audience, err = f.GetString("audience"); err != nil {
+		return n, err
+	}
+	hosts, err := f.GetStringArray("host")
+	if err != nil {
+		return n, err
+	}
+	n.Hosts = parseHosts(hosts)
+	if n.Signers, err = f.GetStringArray("signer"); err != nil {
+		return n, err
+	}
+	if n.Threshold, err = f.GetInt("threshold"); err != nil {
+		return n, err
+	}
+	if len(n.Signers) == 0 && n.Threshold != 1 {
+		return n, errors.New("--threshold is for signers that --signer names")
+	}
+	if n.Directory, err = absolute(cmd, "directory"); err != nil {
+		return n, err
+	}
+	n.Life, err = readLife(cmd)
+	return n, err
+}
+
+// printMade says what was made, and what to do next.
+func printMade(w io.Writer, b *control.Bundle, n control.NewBundle) {
+	fmt.Fprintf(w, "Made bundle %s (policy %s, audience %s).\n\n", b.Name, b.Policy.Name, b.Audience)
+	if len(n.Signers) > 0 {
+		fmt.Fprintf(w, "It is published once %d of its policy signers have signed: see `caddy keystile policy note --help`.\n", n.Threshold)
+	} else {
+		fmt.Fprintf(w, "Keep standby-signer.key in %s offline: edges trust it too.\n", filepath.Dir(b.File()))
+	}
+	fmt.Fprintf(w, "For the global options of a Caddyfile:\n\n\tkeystile {\n\t\tbundle %s {\n\t\t\tfile        %s\n\t\t\tsigner_file %s\n\t\t}\n\t}\n\n", b.Name, b.File(), b.TrustFile())
+	fmt.Fprintf(w, "Make a key: caddy keystile keys create --bundle %s --kind %s\n", b.Name, b.Policy.Kinds[0].Name)
 }
 
 // absolute is a flag's path from the root, or "".

@@ -60,33 +60,38 @@ func testCommand() *cobra.Command {
 policies/README.md describes tables. A shipped policy brings its own.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: run(func(cmd *cobra.Command, args []string) error {
-			document, file, err := readPolicy(args[0])
-			if err != nil {
-				return err
-			}
-			source, tableFile, err := readTable(args)
-			if err != nil {
-				return err
-			}
-			t, err := table.Load(tableFile, source)
-			if err != nil {
-				return err
-			}
-			f, err := t.Issue(file, document)
-			if err != nil {
-				return err
-			}
-			host, err := table.NewCore(f)
-			if err != nil {
-				return err
-			}
-			outcomes, err := table.Run(t, f, host)
+			outcomes, err := runTable(args)
 			if err != nil {
 				return err
 			}
 			return report(cmd, outcomes)
 		}),
 	}
+}
+
+// runTable runs the table that args name against their policy.
+func runTable(args []string) ([]table.RowResult, error) {
+	document, file, err := readPolicy(args[0])
+	if err != nil {
+		return nil, err
+	}
+	source, tableFile, err := readTable(args)
+	if err != nil {
+		return nil, err
+	}
+	t, err := table.Load(tableFile, source)
+	if err != nil {
+		return nil, err
+	}
+	f, err := t.Issue(file, document)
+	if err != nil {
+		return nil, err
+	}
+	host, err := table.NewCore(f)
+	if err != nil {
+		return nil, err
+	}
+	return table.Run(t, f, host)
 }
 
 func readTable(args []string) (source []byte, file string, err error) {

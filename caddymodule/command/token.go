@@ -10,17 +10,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/demo/token"
 )
 
 func tokenCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
 		Use:   "token --subject <name> [--claim <name>=<value>]... [--life <time>]",
-		Short: "Makes a customer token, for demos and tests",
-		Long: `Makes a customer token as the bundle's policy wants it, for demos and tests.
+		Short: "Makes a customer token for a bundle of the demo",
+		Long: `Makes a customer token as the policy of one of the demo's bundles wants it.
 
-It is signed by a key that is made on first use and kept in the bundle's folder;
-its public key becomes the bundle's key set unless there is one already. Issuer
-and audience are the policy's; --claim sets the others, such as store_id=store_1.`,
+It is signed by the demo's key, which "make run" makes in the bundle's folder and
+whose public key is the bundle's key set. Any other bundle has tokens from its
+issuer, whose key set "bundle build --jwks" takes over: this command makes no key
+trusted. Issuer and audience are the policy's; --claim sets the others, such as
+store_id=store_1.`,
 		Args: cobra.NoArgs,
 	})
 	cmd.Flags().String("subject", "", "Who the customer is")
@@ -36,19 +39,28 @@ and audience are the policy's; --claim sets the others, such as store_id=store_1
 		if subject == "" {
 			return errors.New("name the customer with --subject")
 		}
-		claims := make(map[string]string)
-		for _, g := range given {
-			name, value, ok := strings.Cut(g, "=")
-			if !ok {
-				return fmt.Errorf("--claim %q: write name=value", g)
-			}
-			claims[name] = value
-		}
-		token, err := b.DemoToken(cmd.Context(), subject, claims, life)
+		claims, err := parseClaims(given)
 		if err != nil {
 			return err
 		}
-		return output(cmd, map[string]string{"token": token}, func(w io.Writer) { fmt.Fprintln(w, token) })
+		made, err := token.Make(b, subject, claims, life)
+		if err != nil {
+			return err
+		}
+		return output(cmd, map[string]string{"token": made}, func(w io.Writer) { fmt.Fprintln(w, made) })
 	})
 	return cmd
+}
+
+// parseClaims reads "name=value".
+func parseClaims(given []string) (map[string]string, error) {
+	claims := make(map[string]string)
+	for _, g := range given {
+		name, value, ok := strings.Cut(g, "=")
+		if !ok {
+			return nil, fmt.Errorf("--claim %q: write name=value", g)
+		}
+		claims[name] = value
+	}
+	return claims, nil
 }

@@ -226,6 +226,16 @@ func (n *Nodes) Add(hash Hash, b []byte) error {
 	return nil
 }
 
+// Each calls use with every node, in the order in which they were added.
+func (n *Nodes) Each(use func(Hash, []byte) error) error {
+	for _, hash := range n.order {
+		if err := use(hash, n.bytes[hash]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Node returns the node of hash.
 func (n *Nodes) Node(hash Hash) ([]byte, error) {
 	b, ok := n.bytes[hash]

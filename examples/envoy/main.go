@@ -79,7 +79,7 @@ func run(ctx context.Context, log io.Writer, started func(text string)) error {
 	if err != nil {
 		return err
 	}
-	_, key, err := b.Create(ctx, control.NewKey{Name: "example", Kind: "secret", Environment: "live"})
+	_, key, err := b.Keyring().Create(ctx, control.NewKey{Name: "example", Kind: "secret", Environment: "live"})
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func run(ctx context.Context, log io.Writer, started func(text string)) error {
 		case err := <-process:
 			return fmt.Errorf("envoy ended: %w", err)
 		case <-renew.C:
-			if err := b.Build(ctx); err != nil {
+			if err := b.Publisher().Build(ctx); err != nil {
 				return err
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/disk"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -73,12 +76,12 @@ func TestConcurrentChanges(t *testing.T) {
 		}
 		group.Go(func() {
 			for range 8 {
-				k, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+				k, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if _, err := b.Revoke(ctx, k.ID); err != nil {
+				if _, err := b.Keyring().Revoke(ctx, k.ID); err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
@@ -98,7 +101,7 @@ func TestConcurrentChanges(t *testing.T) {
 	}
 	defer source.Close()
 	if err := first.view(ctx, func(tx Tx) error {
-		last, err := tx.Published()
+		last, err := tx.LastSigned(ctx)
 		if opened.Manifest.Version != last.Version {
 			t.Errorf("the file has version %d, and the store %d", opened.Manifest.Version, last.Version)
 		}
@@ -114,10 +117,10 @@ func TestFailedPublishing(t *testing.T) {
 	if err := os.Remove(filepath.Join(b.dir, publisherFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"}); err == nil {
+	if _, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"}); err == nil {
 		t.Fatal("a key was made that nobody could sign")
 	}
-	if keys, err := b.List(ctx); err != nil || len(keys) != 0 {
+	if keys, err := b.Keyring().List(ctx); err != nil || len(keys) != 0 {
 		t.Errorf("%d keys are in the store, %v", len(keys), err)
 	}
 }
@@ -140,7 +143,7 @@ func TestVersions(t *testing.T) {
 	last, policyVersion := versions()
 	for _, step := range []time.Duration{0, time.Minute, -30 * time.Second} {
 		now = now.Add(step)
-		if err := b.Build(ctx); err != nil {
+		if err := b.Publisher().Build(ctx); err != nil {
 			t.Fatal(err)
 		}
 		v, p := versions()
@@ -150,7 +153,7 @@ func TestVersions(t *testing.T) {
 		last = v
 	}
 	now = now.Add(-time.Hour)
-	if err := b.Build(ctx); err == nil {
+	if err := b.Publisher().Build(ctx); err == nil {
 		t.Error("a version was signed that no edge would accept")
 	}
 }
@@ -159,7 +162,7 @@ func TestVersions(t *testing.T) {
 func TestRoll(t *testing.T) {
 	b := initBundle(t, open(t, t.TempDir()), "example")
 	expires := time.Now().Add(48 * time.Hour).UTC().Truncate(time.Second)
-	old, _, err := b.Create(ctx, NewKey{
+	old, _, err := b.Keyring().Create(ctx, NewKey{
 		Name: "n", Kind: "secret", Environment: "live", Tenant: "acct_1", Expires: &expires,
 		IPs: []string{"192.0.2.0/24"}, Referrers: []string{"https://a.example"}, Endpoints: []string{"GET /v1/users"},
 	})
@@ -167,7 +170,7 @@ func TestRoll(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
-	fresh, secret, err := b.Roll(ctx, old.ID, &end)
+	fresh, secret, err := b.Keyring().Roll(ctx, old.ID, &end)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +178,7 @@ func TestRoll(t *testing.T) {
 		fmt.Sprint(fresh.IPs, fresh.Referrers, fresh.Endpoints, fresh.Tenant, fresh.Name, *fresh.Expires) != fmt.Sprint(old.IPs, old.Referrers, old.Endpoints, old.Tenant, old.Name, expires) {
 		t.Errorf("%+v", fresh)
 	}
-	k, err := b.Show(ctx, old.ID)
+	k, err := b.Keyring().Show(ctx, old.ID)
 	if err != nil || k.Status != deprecated || !k.Expires.Equal(end) {
 		t.Errorf("%+v, %v", k, err)
 	}
@@ -184,10 +187,10 @@ func TestRoll(t *testing.T) {
 	}
 	// A later end does not lengthen the old key's life.
 	later := expires.Add(time.Hour)
-	if _, _, err := b.Roll(ctx, fresh.ID, &later); err != nil {
+	if _, _, err := b.Keyring().Roll(ctx, fresh.ID, &later); err != nil {
 		t.Fatal(err)
 	}
-	if k, err := b.Show(ctx, fresh.ID); err != nil || !k.Expires.Equal(expires) {
+	if k, err := b.Keyring().Show(ctx, fresh.ID); err != nil || !k.Expires.Equal(expires) {
 		t.Errorf("%+v, %v", k, err)
 	}
 }
@@ -196,13 +199,13 @@ func TestRoll(t *testing.T) {
 func TestRotationIsFlagged(t *testing.T) {
 	h := open(t, t.TempDir())
 	b := initBundle(t, h, "vinfer")
-	k, _, err := b.Create(ctx, NewKey{Kind: "api", Tenant: "ws_1", Scopes: []string{"admin"}})
+	k, _, err := b.Keyring().Create(ctx, NewKey{Kind: "api", Tenant: "ws_1", Scopes: []string{"admin"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for days, want := range map[int]bool{0: false, 89: false, 90: true, 400: true} {
 		h.now = func() time.Time { return k.Created.Add(time.Duration(days) * 24 * time.Hour) }
-		if got, err := b.Show(ctx, k.ID); err != nil || got.Rotate != want {
+		if got, err := b.Keyring().Show(ctx, k.ID); err != nil || got.Rotate != want {
 			t.Errorf("after %d days: %v, %v", days, got.Rotate, err)
 		}
 	}
@@ -225,22 +228,22 @@ func TestReset(t *testing.T) {
 		source.Close()
 		return opened.Manifest.Version, opened.PolicyNote.Version
 	}
-	if err := b.Reset(ctx); err == nil {
+	if err := b.Publisher().Reset(ctx); err == nil {
 		t.Error("it was reset without need")
 	}
 	_, policy := version()
 	clock = right.Add(90 * 24 * time.Hour)
-	if err := b.Build(ctx); err != nil {
+	if err := b.Publisher().Build(ctx); err != nil {
 		t.Fatal(err)
 	}
 	clock = right
-	if err := b.Build(ctx); err == nil || !strings.Contains(err.Error(), "bundle reset") {
+	if err := b.Publisher().Build(ctx); err == nil || !strings.Contains(err.Error(), "bundle reset") {
 		t.Errorf("a version far ahead is followed by another: %v", err)
 	}
-	if err := b.Renew(ctx, 0); err == nil {
+	if err := b.Publisher().Renew(ctx, 0); err == nil {
 		t.Error("a version far ahead was renewed")
 	}
-	if err := b.Reset(ctx); err != nil {
+	if err := b.Publisher().Reset(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if m, p := version(); m > right.UnixMilli() || p != policy {
@@ -249,11 +252,11 @@ func TestReset(t *testing.T) {
 	// So are those that a renewal has signed, of which the store does not know; and
 	// they bar no change.
 	for name, step := range map[string]func() error{
-		"reset": func() error { return b.Reset(ctx) },
-		"build": func() error { return b.Build(ctx) },
+		"reset": func() error { return b.Publisher().Reset(ctx) },
+		"build": func() error { return b.Publisher().Build(ctx) },
 	} {
 		clock = right.Add(90 * 24 * time.Hour)
-		if err := b.Renew(ctx, 0); err != nil {
+		if err := b.Publisher().Renew(ctx, 0); err != nil {
 			t.Fatal(err)
 		}
 		clock = right.Add(time.Second)
@@ -270,13 +273,13 @@ func TestReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	clock = right.Add(time.Second)
-	if err := b.Reset(ctx); err != nil {
+	if err := b.Publisher().Reset(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if m, p := version(); m > clock.UnixMilli() || p > clock.UnixMilli() || p <= policy {
 		t.Errorf("version %d, policy %d", m, p)
 	}
-	if err := b.Build(ctx); err != nil {
+	if err := b.Publisher().Build(ctx); err != nil {
 		t.Error(err)
 	}
 }
@@ -302,17 +305,103 @@ func TestKindOfAPolicyThatIsNotInForce(t *testing.T) {
 	if b, err = h.Bundle("default"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Build(ctx); !errors.Is(err, ErrUnsigned) {
+	if err := b.Publisher().Build(ctx); !errors.Is(err, ErrUnsigned) {
 		t.Errorf("a policy that nobody has signed: %v", err)
 	}
-	if _, _, err := b.Create(ctx, NewKey{Kind: "robot", Environment: "live"}); err == nil || !strings.Contains(err.Error(), "not in the policy note in force") {
+	if _, _, err := b.Keyring().Create(ctx, NewKey{Kind: "robot", Environment: "live"}); err == nil || !strings.Contains(err.Error(), "not in the policy note in force") {
 		t.Errorf("a key of a kind that is not in force: %v", err)
 	}
-	k, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+	k, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := published(t, b); len(got) != 1 || got[k.ID] != bundle.Active {
 		t.Errorf("published: %v", got)
 	}
+}
+
+// A listing does not wait for a change that is being made, and sees the keys as
+// they were before; nor does a store that is opened meanwhile.
+func TestListWhileAnotherWrites(t *testing.T) {
+	dir := t.TempDir()
+	b := initBundle(t, open(t, dir), "default")
+	before, _ := create(t, b, NewKey{})
+	other, err := open(t, dir).Bundle("default") // as another process has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // less than a writer waits for another
+	defer cancel()
+	if err := b.Publisher().change(ctx, func(tx Tx) error {
+		k, _, err := b.Keyring().newKey(NewKey{Kind: "secret", Environment: "live"})
+		if err != nil {
+			return err
+		}
+		if err := tx.Insert(ctx, k); err != nil {
+			return err
+		}
+		for name, reader := range map[string]*Bundle{"the same store": b, "another": other} {
+			keys, err := reader.Keyring().List(ctx)
+			if err != nil || len(keys) != 1 || keys[0].ID != before.ID {
+				t.Errorf("%s: %d keys are listed while one is made, %v", name, len(keys), err)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for name, reader := range map[string]*Bundle{"the same store": b, "another": other} {
+		if keys, err := reader.Keyring().List(ctx); err != nil || len(keys) != 2 {
+			t.Errorf("%s: %d keys are listed afterwards, %v", name, len(keys), err)
+		}
+	}
+}
+
+// What reads cannot change anything.
+func TestViewChangesNothing(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	k, _ := create(t, b, NewKey{})
+	if err := b.view(ctx, func(tx Tx) error { return tx.SetStatus(ctx, k.ID, revoked, nil, nil) }); err == nil {
+		t.Error("a key was changed by reading")
+	}
+	if k, err := b.Keyring().Show(ctx, k.ID); err != nil || k.Status != active {
+		t.Errorf("%+v, %v", k, err)
+	}
+}
+
+// The directory that is written from memory is the one that is unpacked from the
+// file, to the byte.
+func TestDirectoryIsTheFileUnpacked(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	b.Directory = filepath.Join(t.TempDir(), "origin")
+	create(t, b, NewKey{})
+	opened, source, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	unpacked := filepath.Join(t.TempDir(), "unpacked")
+	if _, err := disk.WriteDir(unpacked, opened, source.Compiled); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := tree(t, b.Directory), tree(t, unpacked); len(want) < 5 || !maps.Equal(got, want) {
+		t.Errorf("%d files are written, and %d unpacked", len(got), len(want))
+	}
+}
+
+// tree is what is in the files of a directory.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	if err := fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, path))
+		files[path] = string(raw)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return files
 }

@@ -13,16 +13,16 @@ import (
 // steps are what a publisher does to a bundle of one key.
 var steps = map[string]func(b *Bundle, key string) error{
 	"create": func(b *Bundle, _ string) error {
-		_, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+		_, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 		return err
 	},
-	"revoke": func(b *Bundle, key string) error { _, err := b.Revoke(ctx, key); return err },
-	"renew":  func(b *Bundle, _ string) error { return b.Renew(ctx, 0) },
+	"revoke": func(b *Bundle, key string) error { _, err := b.Keyring().Revoke(ctx, key); return err },
+	"renew":  func(b *Bundle, _ string) error { return b.Publisher().Renew(ctx, 0) },
 	"restore": func(b *Bundle, _ string) error {
 		for _, f := range storeFiles(b.home.dir) { // it is gone
 			os.Remove(f)
 		}
-		_, err := b.Restore(ctx, "")
+		_, err := b.Keyring().Restore(ctx, "")
 		return err
 	},
 	"rotate publisher": func(b *Bundle, _ string) error { return b.RotatePublisher(ctx) },
@@ -69,7 +69,7 @@ func testCrash(t *testing.T, name string) {
 		if err := b.Settings.write(b.dir); err != nil {
 			t.Fatal(err)
 		}
-		k, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+		k, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func testCrash(t *testing.T, name string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Build(ctx); err != nil {
+		if err := b.Publisher().Build(ctx); err != nil {
 			t.Fatalf("%s, and a build: %v", point, err)
 		}
 		see(b.File())

@@ -25,12 +25,12 @@ func TestFullFileSystem(t *testing.T) {
 	whole := false
 	for free := int64(0); !whole; free += 4 << 10 {
 		b = reopen(t, b, func(string) { fill(t, filler, free) })
-		fresh, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+		fresh, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 		whole = err == nil
 		switch {
 		case whole:
 			want[fresh.ID] = bundle.Active
-			_, err = b.Revoke(ctx, k.ID)
+			_, err = b.Keyring().Revoke(ctx, k.ID)
 			if whole = err == nil; whole {
 				want[k.ID] = bundle.Revoked
 			}
@@ -41,11 +41,11 @@ func TestFullFileSystem(t *testing.T) {
 			t.Errorf("with %d bytes, after %v: %d keys are published, not %d", free, err, len(got), len(want))
 		}
 		os.Remove(filler)
-		keys, err := b.List(ctx)
+		keys, err := b.Keyring().List(ctx)
 		if err != nil || len(keys) != len(want) {
 			t.Errorf("with %d bytes: the store has %d keys, not %d, %v", free, len(keys), len(want), err)
 		}
-		if err := b.CheckStore(ctx); err != nil {
+		if err := b.Publisher().CheckStore(ctx); err != nil {
 			t.Errorf("with %d bytes: %v", free, err)
 		}
 	}

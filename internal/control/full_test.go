@@ -62,12 +62,12 @@ func testFull(t *testing.T, name string) {
 		b := initBundle(t, open(t, filepath.Join(dir, "home")), "default")
 		k, _ := create(t, b, NewKey{})
 		for range 20 {
-			if err := b.change(ctx, func(tx Tx) error {
-				k, _, err := b.make(NewKey{Kind: "secret", Environment: "live"})
+			if err := b.Publisher().change(ctx, func(tx Tx) error {
+				k, _, err := b.Keyring().newKey(NewKey{Kind: "secret", Environment: "live"})
 				if err != nil {
 					return err
 				}
-				return tx.Insert(k)
+				return tx.Insert(ctx, k)
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +94,7 @@ func testFull(t *testing.T, name string) {
 		b := openBundle(dir)
 		before := len(see(b, said))
 		if said != "" {
-			if keys, err := b.List(ctx); name != "restore" && (err != nil || len(keys) != 21 && !strings.Contains(said, "the change is in the key store")) {
+			if keys, err := b.Keyring().List(ctx); name != "restore" && (err != nil || len(keys) != 21 && !strings.Contains(said, "the change is in the key store")) {
 				t.Errorf("after %q: %d keys, %v", said, len(keys), err)
 			}
 			if before != 21 {
@@ -114,7 +114,7 @@ func testFull(t *testing.T, name string) {
 		if left, _ := filepath.Glob(filepath.Join(b.dir, ".*.new")); len(left) > 0 {
 			t.Errorf("after %q: %q are left", said, left)
 		}
-		if err := b.CheckStore(ctx); err != nil {
+		if err := b.Publisher().CheckStore(ctx); err != nil {
 			t.Errorf("after %q: %v", said, err)
 		}
 	})

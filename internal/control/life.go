@@ -30,17 +30,3 @@ func (l *Life) UnmarshalText(text []byte) error {
 	*l = Life(d)
 	return nil
 }
-
-// life is that of what is built.
-func (b *Bundle) life() time.Duration {
-	if b.Life == 0 {
-		return bundle.DefaultLife
-	}
-	return time.Duration(b.Life)
-}
-
-// SetLife keeps the life of what is signed from now on.
-func (b *Bundle) SetLife(l Life) error {
-	b.Life = l
-	return b.Settings.write(b.dir)
-}

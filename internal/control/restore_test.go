@@ -67,7 +67,7 @@ func create(t *testing.T, b *Bundle, n NewKey) (*Key, *credential.Digest) {
 	if n.Kind == "" {
 		n.Kind, n.Environment = "secret", "live"
 	}
-	k, secret, err := b.Create(ctx, n)
+	k, secret, err := b.Keyring().Create(ctx, n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,19 +102,19 @@ func TestOlderStore(t *testing.T) {
 		want   string // in the error; "" for a store that is as good
 	}{
 		"a key more": {func(b *Bundle, _ string) error {
-			_, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+			_, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 			return err
 		}, "1 keys are missing"},
-		"a key revoked": {func(b *Bundle, id string) error { _, err := b.Revoke(ctx, id); return err }, "1 keys are not revoked"},
+		"a key revoked": {func(b *Bundle, id string) error { _, err := b.Keyring().Revoke(ctx, id); return err }, "1 keys are not revoked"},
 		"a key rolled": {func(b *Bundle, id string) error {
-			_, _, err := b.Roll(ctx, id, nil)
+			_, _, err := b.Keyring().Roll(ctx, id, nil)
 			return err
 		}, "1 keys are missing, 1 keys are not deprecated"},
 		"a key that ends": {func(b *Bundle, id string) error {
-			return b.change(ctx, func(tx Tx) error { return tx.SetStatus(id, active, &end, nil) })
+			return b.Publisher().change(ctx, func(tx Tx) error { return tx.SetStatus(ctx, id, active, &end, nil) })
 		}, "1 keys end later"},
-		"a renewal": {func(b *Bundle, _ string) error { return b.Renew(ctx, 0) }, ""},
-		"a build":   {func(b *Bundle, _ string) error { return b.Build(ctx) }, ""},
+		"a renewal": {func(b *Bundle, _ string) error { return b.Publisher().Renew(ctx, 0) }, ""},
+		"a build":   {func(b *Bundle, _ string) error { return b.Publisher().Build(ctx) }, ""},
 	} {
 		for where, clear := range map[string]func(b *Bundle){
 			"": func(*Bundle) {},
@@ -141,7 +141,7 @@ func TestOlderStore(t *testing.T) {
 				before := record(t, b, digest)
 				clear(b)
 				b = reopen(t, b, putBack)
-				_, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+				_, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 				if tt.want == "" {
 					if err != nil {
 						t.Fatal(err)
@@ -154,14 +154,14 @@ func TestOlderStore(t *testing.T) {
 				if _, err := os.Stat(b.File()); where != "" && !errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("something was written: %v", err)
 				}
-				if _, err := b.Restore(ctx, ""); err != nil {
+				if _, err := b.Keyring().Restore(ctx, ""); err != nil {
 					t.Fatal(err)
 				}
 				if got := record(t, b, digest); got != before {
 					t.Errorf("restored: %s, not %s", got, before)
 				}
 				create(t, b, NewKey{})
-				if err := b.CheckStore(ctx); err != nil {
+				if err := b.Publisher().CheckStore(ctx); err != nil {
 					t.Error(err)
 				}
 			})
@@ -175,16 +175,16 @@ func TestOlderFile(t *testing.T) {
 	b := initBundle(t, open(t, t.TempDir()), "default")
 	k, digest := create(t, b, NewKey{})
 	putBack := copyOf(t, b, b.File())
-	if _, err := b.Revoke(ctx, k.ID); err != nil {
+	if _, err := b.Keyring().Revoke(ctx, k.ID); err != nil {
 		t.Fatal(err)
 	}
 	b = reopen(t, b, putBack)
-	if err := b.CheckStore(ctx); err == nil || !strings.Contains(err.Error(), "changes that are not published") {
+	if err := b.Publisher().CheckStore(ctx); err == nil || !strings.Contains(err.Error(), "changes that are not published") {
 		t.Errorf("the store has a revocation more: %v", err)
 	}
 	for name, step := range map[string]func() error{
-		"build": func() error { return b.Build(ctx) },
-		"renew": func() error { return b.Renew(ctx, 0) }, // not of what is older
+		"build": func() error { return b.Publisher().Build(ctx) },
+		"renew": func() error { return b.Publisher().Renew(ctx, 0) }, // not of what is older
 	} {
 		b = reopen(t, b, putBack)
 		if err := step(); err != nil {
@@ -199,14 +199,14 @@ func TestOlderFile(t *testing.T) {
 	if err := b.Settings.write(b.dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Build(ctx); err != nil {
+	if err := b.Publisher().Build(ctx); err != nil {
 		t.Fatal(err)
 	}
 	b = reopen(t, b, func(dir string) {
 		putBack(dir)
 		os.Remove(storeFiles(dir)[0])
 	})
-	if err := b.Renew(ctx, 0); err != nil {
+	if err := b.Publisher().Renew(ctx, 0); err != nil {
 		t.Fatal(err)
 	}
 	if got := record(t, b, digest); !strings.Contains(got, "Status:revoked") {
@@ -228,20 +228,20 @@ func TestRestoredKey(t *testing.T) {
 			os.Remove(f)
 		}
 	})
-	if r, err := b.Restore(ctx, ""); err != nil || r.Keys != 1 || r.Changed != 0 {
+	if r, err := b.Keyring().Restore(ctx, ""); err != nil || r.Keys != 1 || r.Changed != 0 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	if got := record(t, b, digest); got != before {
 		t.Errorf("%s\nnot %s", got, before)
 	}
-	k, err := b.Show(ctx, old.ID)
+	k, err := b.Keyring().Show(ctx, old.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !k.Created.IsZero() || k.Name != "" || k.Hint != "" || k.Status != active || !k.Expires.Equal(end) || !k.NotBefore.Equal(begin) {
 		t.Errorf("%+v", k)
 	}
-	if r, err := b.Restore(ctx, ""); err != nil || r != (Restored{}) {
+	if r, err := b.Keyring().Restore(ctx, ""); err != nil || r != (Restored{}) {
 		t.Errorf("restored again: %+v, %v", r, err)
 	}
 }
@@ -286,7 +286,7 @@ func TestStoreWithoutRoot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.(*sqlite).db.Exec(`ALTER TABLE published DROP COLUMN root`); err != nil {
+		if _, err := store.(*sqlite).write.Exec(`ALTER TABLE published DROP COLUMN root`); err != nil {
 			t.Fatal(err)
 		}
 		return reopen(t, b, func(string) {})
@@ -294,21 +294,21 @@ func TestStoreWithoutRoot(t *testing.T) {
 	b := initBundle(t, open(t, t.TempDir()), "default")
 	k, _ := create(t, b, NewKey{})
 	b = forget(t, b)
-	if err := b.CheckStore(ctx); err != nil {
+	if err := b.Publisher().CheckStore(ctx); err != nil {
 		t.Error(err)
 	}
-	if err := b.Build(ctx); err != nil {
+	if err := b.Publisher().Build(ctx); err != nil {
 		t.Fatal(err)
 	}
 	b = forget(t, b)
 	b.home.Close()
 	putBack := copyOf(t, b, storeFiles(b.home.dir)[0])
 	b = reopen(t, b, func(string) {})
-	if _, err := b.Revoke(ctx, k.ID); err != nil {
+	if _, err := b.Keyring().Revoke(ctx, k.ID); err != nil {
 		t.Fatal(err)
 	}
 	b = reopen(t, b, putBack)
-	if err := b.Build(ctx); !errors.Is(err, ErrStoreBehind) {
+	if err := b.Publisher().Build(ctx); !errors.Is(err, ErrStoreBehind) {
 		t.Errorf("a key works again: %v", err)
 	}
 }
@@ -317,7 +317,7 @@ func TestStoreWithoutRoot(t *testing.T) {
 func TestSignersReplacedByHand(t *testing.T) {
 	b := initBundle(t, open(t, t.TempDir()), "default")
 	create(t, b, NewKey{})
-	if err := b.Renew(ctx, 0); err != nil { // the store does not know its version
+	if err := b.Publisher().Renew(ctx, 0); err != nil { // the store does not know its version
 		t.Fatal(err)
 	}
 	if err := os.Remove(b.path(signerFile)); err != nil {
@@ -360,24 +360,24 @@ func TestRenewWithoutStore(t *testing.T) {
 	})
 	clock := time.Now()
 	b.home.now = func() time.Time { return clock }
-	if err := b.Renew(ctx, 0); err != nil {
+	if err := b.Publisher().Renew(ctx, 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []time.Duration{0, time.Second, -50 * time.Second} {
 		clock = clock.Add(step)
 		before := version()
-		if err := b.Renew(ctx, 0); err != nil || version() <= before {
+		if err := b.Publisher().Renew(ctx, 0); err != nil || version() <= before {
 			t.Errorf("after %v: version %d after %d, %v", step, version(), before, err)
 		}
 	}
 	if _, err := os.Stat(storeFiles(b.home.dir)[0]); err == nil {
 		t.Error("renewing made a store")
 	}
-	if err := b.CheckStore(ctx); err == nil || !strings.Contains(err.Error(), "is gone") {
+	if err := b.Publisher().CheckStore(ctx); err == nil || !strings.Contains(err.Error(), "is gone") {
 		t.Error(err)
 	}
 	b = reopen(t, b, putBack)
-	if err := b.CheckStore(ctx); err != nil {
+	if err := b.Publisher().CheckStore(ctx); err != nil {
 		t.Errorf("the store is as good as before: %v", err)
 	}
 	before := version()
@@ -392,15 +392,15 @@ func TestRenewWithoutStore(t *testing.T) {
 func TestOneAfterTheOther(t *testing.T) {
 	defer func(wait time.Duration, at func(string)) { lockWait, crash.At = wait, at }(lockWait, crash.At)
 	for name, step := range map[string]func(b *Bundle, id string) error{
-		"a revocation": func(b *Bundle, id string) error { _, err := b.Revoke(ctx, id); return err },
-		"a renewal":    func(b *Bundle, _ string) error { return b.Renew(ctx, 0) },
+		"a revocation": func(b *Bundle, id string) error { _, err := b.Keyring().Revoke(ctx, id); return err },
+		"a renewal":    func(b *Bundle, _ string) error { return b.Publisher().Renew(ctx, 0) },
 	} {
 		for _, point := range []string{"signed", "written", "committed", "renamed"} {
 			t.Run(name+", "+point, func(t *testing.T) {
 				dir := t.TempDir()
 				b := initBundle(t, open(t, dir), "default")
 				k, _ := create(t, b, NewKey{})
-				other, err := open(t, dir).Published("default")
+				other, err := open(t, dir).OpenWithoutPolicy("default")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -415,7 +415,7 @@ func TestOneAfterTheOther(t *testing.T) {
 						lockWait = time.Minute
 					}
 				}
-				fresh, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+				fresh, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"})
 				crash.At = func(string) {}
 				if err != nil || !waited {
 					t.Fatal(err)
@@ -437,7 +437,7 @@ func TestRollExpired(t *testing.T) {
 	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
 	k, _ := create(t, b, NewKey{Kind: "secret", Environment: "live", Expires: &end})
 	b.home.now = func() time.Time { return end }
-	if _, _, err := b.Roll(ctx, k.ID, nil); err == nil || !strings.Contains(err.Error(), "is expired and cannot be rolled") {
+	if _, _, err := b.Keyring().Roll(ctx, k.ID, nil); err == nil || !strings.Contains(err.Error(), "is expired and cannot be rolled") {
 		t.Errorf("a key that has expired was rolled: %v", err)
 	}
 }
@@ -446,13 +446,10 @@ func TestRollExpired(t *testing.T) {
 func TestPrivateFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "home")
 	b := initBundle(t, open(t, dir), "vesuviopay")
-	if _, err := b.DemoToken(ctx, "alice", map[string]string{"store_id": "s", "env": "test"}, time.Hour); err != nil {
-		t.Fatal(err)
-	}
 	if err := b.RotateSigner(ctx, ""); err != nil {
 		t.Fatal(err)
 	}
-	private := append(storeFiles(dir), b.path(signerFile), b.path(standbyFile), b.path(publisherFile), b.path(demoKeyFile))
+	private := append(storeFiles(dir), b.path(signerFile), b.path(standbyFile), b.path(publisherFile))
 	for _, f := range private {
 		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", f, info.Mode(), err)
@@ -475,7 +472,7 @@ func TestPrivateFiles(t *testing.T) {
 		}
 	}
 	b = reopen(t, b, func(string) {})
-	if _, err := b.List(ctx); err != nil {
+	if _, err := b.Keyring().List(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range storeFiles(dir) {
@@ -487,14 +484,14 @@ func TestPrivateFiles(t *testing.T) {
 		if err := os.Chmod(b.path(publisherFile), mode); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Renew(ctx, 0); err == nil || !strings.Contains(err.Error(), "chmod 600 "+b.path(publisherFile)) {
+		if err := b.Publisher().Renew(ctx, 0); err == nil || !strings.Contains(err.Error(), "chmod 600 "+b.path(publisherFile)) {
 			t.Errorf("a key of mode %v signs: %v", mode, err)
 		}
 	}
 	if err := os.Chmod(b.path(publisherFile), 0o400); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Renew(ctx, 0); err != nil {
+	if err := b.Publisher().Renew(ctx, 0); err != nil {
 		t.Error(err)
 	}
 }
@@ -518,18 +515,21 @@ func TestLife(t *testing.T) {
 	}
 	b = reopen(t, b, func(string) {})
 	for name, step := range map[string]func() error{
-		"build":  func() error { return b.Build(ctx) },
-		"create": func() error { _, _, err := b.Create(ctx, NewKey{Kind: "secret", Environment: "live"}); return err },
+		"build": func() error { return b.Publisher().Build(ctx) },
+		"create": func() error {
+			_, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"})
+			return err
+		},
 	} {
 		if err := step(); err != nil || life() != bundle.MaxLife {
 			t.Errorf("%s: %v, %v", name, life(), err)
 		}
 	}
 	b.Life = 0 // the file alone says it
-	if err := b.Renew(ctx, 0); err != nil || life() != bundle.MaxLife {
+	if err := b.Publisher().Renew(ctx, 0); err != nil || life() != bundle.MaxLife {
 		t.Errorf("renewed: %v, %v", life(), err)
 	}
-	if err := b.Renew(ctx, Life(time.Hour)); err != nil || life() != time.Hour {
+	if err := b.Publisher().Renew(ctx, Life(time.Hour)); err != nil || life() != time.Hour {
 		t.Errorf("renewed for an hour: %v, %v", life(), err)
 	}
 	for text, good := range map[string]bool{"10m": true, "168h": true, "7d": true, "9m59s": false, "169h": false, "-24h": false, "1w": false, "": false} {

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
@@ -37,6 +38,26 @@ type Key struct {
 	Rotate bool `json:"rotate,omitempty"`
 }
 
+// record is the key as edges get it.
+func (k *Key) record() (bundle.Record, error) {
+	status, err := bundle.ParseStatus(k.Status)
+	if err != nil {
+		return bundle.Record{}, fmt.Errorf("key %s: %w", k.ID, err)
+	}
+	r := bundle.Record{
+		Digest: k.Digest, KeyID: k.ID, Kind: k.Kind, Environment: k.Environment, Tenant: k.Tenant,
+		Status: status, Scopes: k.Scopes, NotBefore: unix(k.NotBefore), Expires: unix(k.Expires),
+	}
+	return r, r.Restrict(k.IPs, k.Referrers, k.Endpoints)
+}
+
+func unix(t *time.Time) int64 {
+	if t == nil {
+		return 0
+	}
+	return t.Unix()
+}
+
 // LastSigned is what was signed last for a bundle.
 type LastSigned struct {
 	Version       int64  // of the manifest
@@ -57,7 +78,8 @@ type Store interface {
 	// Update runs change in a transaction that locks the bundle: nobody else
 	// changes its keys or signs for it meanwhile. An error undoes everything.
 	Update(ctx context.Context, bundle string, change func(Tx) error) error
-	// View runs read on one state of the bundle.
+	// View runs read on one state of the bundle. It waits for nobody who changes
+	// the bundle meanwhile, and read must change nothing.
 	View(ctx context.Context, bundle string, read func(Tx) error) error
 	Close() error
 }
@@ -65,14 +87,14 @@ type Store interface {
 // Tx is a transaction on one bundle.
 type Tx interface {
 	// Get returns a key, or [ErrNotFound].
-	Get(id string) (*Key, error)
+	Get(ctx context.Context, id string) (*Key, error)
 	// Each calls use with every key, oldest first.
-	Each(use func(*Key) error) error
+	Each(ctx context.Context, use func(*Key) error) error
 	// Insert adds a key; a digest or ID that is or ever was there is an error.
-	Insert(*Key) error
+	Insert(ctx context.Context, k *Key) error
 	// SetStatus changes a key's status, and its end where one is given.
-	SetStatus(id, status string, expires, revoked *time.Time) error
-	// Published returns what was signed last; the zero value if nothing was.
-	Published() (LastSigned, error)
-	SetPublished(LastSigned) error
+	SetStatus(ctx context.Context, id, status string, expires, revoked *time.Time) error
+	// LastSigned returns what was signed last; the zero value if nothing was.
+	LastSigned(ctx context.Context) (LastSigned, error)
+	SetLastSigned(ctx context.Context, last LastSigned) error
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/demo/token"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -161,7 +162,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		d.secrets[name] = make(map[string]string)
 		for label, n := range keys[name] {
 			n.Name = "demo " + label
-			_, secret, err := b.Create(ctx, n)
+			_, secret, err := b.Keyring().Create(ctx, n)
 			if err != nil {
 				return err
 			}
@@ -180,7 +181,7 @@ func (d *demo) renew(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := b.Build(ctx); err != nil {
+		if err := b.Publisher().Build(ctx); err != nil {
 			return err
 		}
 	}
@@ -193,7 +194,10 @@ func (d *demo) customer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.token, err = b.DemoToken(ctx, "alice", map[string]string{"store_id": "store_1", "env": "test"}, 24*time.Hour)
+	if err := token.Trust(ctx, b); err != nil {
+		return err
+	}
+	d.token, err = token.Make(b, "alice", map[string]string{"store_id": "store_1", "env": "test"}, 24*time.Hour)
 	return err
 }
 

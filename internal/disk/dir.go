@@ -14,52 +14,83 @@ import (
 	"github.com/keystile/keystile/internal/crash"
 )
 
-// MaxStartPack is the number of keys up to which a directory also holds the
+// maxStartPack is the number of keys up to which a directory also holds the
 // bundle as one packed file, for readers that begin with nothing.
-const MaxStartPack = 10_000
+const maxStartPack = 10_000
 
-// WriteDir writes b, with its compiled policy, into a directory as a static
-// origin serves it, and returns how many nodes were not there yet. It goes from
-// below, each step flushed: nodes, compiled policy, policy note, manifest. So a
-// reader finds whatever a manifest names, and a crash leaves the bundle before.
-// Objects of earlier bundles stay, for edges that have not moved on: see
-// [Prune].
+// Content is a bundle as it is written: its notes, and all that they name.
+type Content struct {
+	Notes    bundle.Notes
+	Compiled []byte // the policy
+	Tree     bundle.Tree
+	// Nodes calls use with every node, in tree order.
+	Nodes func(use func(bundle.Hash, []byte) error) error
+}
+
+// contentOf is what is in b, with its compiled policy.
+func contentOf(b *bundle.Bundle, compiled []byte) *Content {
+	return &Content{
+		Notes: b.Notes, Compiled: compiled, Nodes: b.Nodes,
+		Tree: bundle.Tree{Root: b.Manifest.Root, Keys: b.Manifest.Keys},
+	}
+}
+
+// WriteDir is [Content.WriteDir] of b, with its compiled policy.
 func WriteDir(dir string, b *bundle.Bundle, compiled []byte) (written int, err error) {
+	return contentOf(b, compiled).WriteDir(dir)
+}
+
+// WriteDir writes c into a directory as a static origin serves it, and returns
+// how many nodes were not there yet. It goes from below, each step flushed: nodes,
+// compiled policy, policy note, manifest. So a reader finds whatever a manifest
+// names, and a crash leaves the bundle before. Objects of earlier bundles stay,
+// for edges that have not moved on: see [Prune].
+func (c *Content) WriteDir(dir string) (written int, err error) {
 	unlock, err := lockDir(dir)
 	if err != nil {
 		return 0, err
 	}
 	defer unlock()
-	err = b.Nodes(func(hash bundle.Hash, raw []byte) error {
+	if written, err = c.writeNodes(dir); err != nil {
+		return written, err
+	}
+	crash.Point("nodes")
+	if _, err := writeObject(objectFile(dir, bundle.HashOf(c.Compiled)), c.Compiled); err != nil {
+		return written, err
+	}
+	crash.Point("policy")
+	if c.Tree.Keys <= maxStartPack {
+		if err := c.writeStartPack(dir); err != nil {
+			return written, err
+		}
+	}
+	return written, c.writeNotes(dir)
+}
+
+// writeNodes writes the nodes that are not there yet, and counts them.
+func (c *Content) writeNodes(dir string) (written int, err error) {
+	err = c.Nodes(func(hash bundle.Hash, raw []byte) error {
 		fresh, err := writeObject(objectFile(dir, hash), raw)
 		if fresh {
 			written++
 		}
 		return err
 	})
-	if err != nil {
-		return written, err
-	}
-	crash.Point("nodes")
-	if _, err := writeObject(objectFile(dir, b.PolicyNote.PolicyHash), compiled); err != nil {
-		return written, err
-	}
-	crash.Point("policy")
-	if b.Manifest.Keys <= MaxStartPack {
-		if err := writeStartPack(dir, b, compiled); err != nil {
-			return written, err
-		}
-	}
+	return written, err
+}
+
+// writeNotes puts the bundle in force: the manifest is the last to be written.
+func (c *Content) writeNotes(dir string) error {
 	for _, note := range []struct {
 		file  string
 		bytes []byte
-	}{{bundle.PathPolicy, b.Notes.PolicyNote}, {bundle.PathManifest, b.Notes.Manifest}} {
+	}{{bundle.PathPolicy, c.Notes.PolicyNote}, {bundle.PathManifest, c.Notes.Manifest}} {
 		if err := ReplaceBytes(inDir(dir, note.file), 0o644, note.bytes); err != nil {
-			return written, err
+			return err
 		}
 		crash.Point(note.file)
 	}
-	return written, nil
+	return nil
 }
 
 func lockDir(dir string) (unlock func(), err error) {
@@ -79,22 +110,26 @@ func writeObject(path string, b []byte) (written bool, err error) {
 
 func startPack(dir string, root bundle.Hash) string { return inDir(dir, bundle.PathPack(root)) }
 
-func writeStartPack(dir string, b *bundle.Bundle, compiled []byte) error {
-	path := startPack(dir, b.Manifest.Root)
+func (c *Content) writeStartPack(dir string) error {
+	path := startPack(dir, c.Tree.Root)
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	return WritePack(path, b, compiled)
+	return c.writePack(path)
 }
 
 // WritePack writes b, with its compiled policy, as a packed file.
 func WritePack(path string, b *bundle.Bundle, compiled []byte) error {
+	return contentOf(b, compiled).writePack(path)
+}
+
+func (c *Content) writePack(path string) error {
 	var nodes bundle.Nodes
-	if err := b.Nodes(nodes.Add); err != nil {
+	if err := c.Nodes(nodes.Add); err != nil {
 		return err
 	}
-	return Replace(path, 0o644, func(w io.Writer) error {
-		return bundle.WritePack(w, b.Notes, compiled, &nodes)
+	return replace(path, 0o644, func(w io.Writer) error {
+		return bundle.WritePack(w, c.Notes, c.Compiled, &nodes)
 	})
 }
 

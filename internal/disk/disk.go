@@ -20,9 +20,9 @@ import (
 // its place.
 const leftover = time.Hour
 
-// Replace writes a file of the given mode by write, and puts it in path's place.
+// replace writes a file of the given mode by write, and puts it in path's place.
 // The directory is made if it is not there.
-func Replace(path string, mode os.FileMode, write func(io.Writer) error) error {
+func replace(path string, mode os.FileMode, write func(io.Writer) error) error {
 	s, err := Stage(path, mode, write)
 	if err != nil {
 		return err
@@ -81,9 +81,10 @@ func (s *Staged) Place() error {
 // Discard removes the file, unless it is in its place.
 func (s *Staged) Discard() { os.Remove(s.beside) }
 
-// ReplaceBytes is [Replace] by data.
+// ReplaceBytes puts a file of the given mode and content in path's place, whose
+// directory is made if it is not there.
 func ReplaceBytes(path string, mode os.FileMode, data []byte) error {
-	return Replace(path, mode, func(w io.Writer) error {
+	return replace(path, mode, func(w io.Writer) error {
 		_, err := w.Write(data)
 		return err
 	})

@@ -150,7 +150,7 @@ func makeKeys(dir string) ([]string, *control.Bundle, error) {
 	}
 	var keys []string
 	for range keyCount {
-		_, secret, err := b.Create(ctx, control.NewKey{Kind: "restricted", Environment: "live", Tenant: "acct_1", Scopes: []string{"payments:read", "refunds:read", "payouts:write"}})
+		_, secret, err := b.Keyring().Create(ctx, control.NewKey{Kind: "restricted", Environment: "live", Tenant: "acct_1", Scopes: []string{"payments:read", "refunds:read", "payouts:write"}})
 		if err != nil {
 			return nil, nil, err
 		}

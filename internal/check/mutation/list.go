@@ -36,13 +36,16 @@ const (
 	inDisk     = "./internal/disk"
 
 	directory = "internal/disk/dir.go"
-	publish   = "internal/control/publish.go"
-	restore   = "internal/control/restore.go"
+	private   = "internal/disk/private.go"
+	inForce   = "internal/control/witness.go"
+	comparing = "internal/control/compare.go"
+	renewing  = "internal/control/renew.go"
+	publisher = "internal/control/publisher.go"
 	lock      = "internal/control/lock.go"
 	signing   = "internal/control/signing.go"
-	issuing   = "internal/control/keys.go"
+	keyring   = "internal/control/keyring.go"
 	sqlite    = "internal/control/sqlite.go"
-	control   = "internal/control/control.go"
+	home      = "internal/control/home.go"
 	inControl = "./internal/control"
 	inCommand = "./caddymodule/command"
 
@@ -293,23 +296,25 @@ var mutants = []mutant{
 	{"half of a life", mark, "case left <= life/2:", "case false:", inBundle},
 	{"a life's last hour", mark, "case left <= min(time.Hour, life/4):", "case left <= time.Hour:", inBundle},
 	{"one publisher after the other", lock, "return l.unlock, l.err", "if l.err == nil {\n\t\t\tl.unlock()\n\t\t}\n\t\treturn func() {}, l.err", inControl},
-	{"renewal after the file's version", publish, "b.seal(publication, opened.Manifest.Version, ", "b.seal(publication, 0, ", inControl},
-	{"renewal of an older copy", publish, "if b.storeIsAhead(ctx, opened) {", "if false {", inControl},
-	{"publishing after a renewal", restore, "p.Version = max(p.Version, b.Manifest.Version)", "_ = p", inControl},
-	{"policy note in force", restore, "if b.PolicyNote.Version > p.PolicyVersion {", "if false {", inControl},
-	{"life of a renewal", publish, "life = Life(opened.Life())", "life = Life(bundle.DefaultLife)", inControl},
-	{"store that lacks something", restore, "if err := lacks(tx, opened); err != nil {", "if err := error(nil); err != nil {", inControl},
-	{"store that lacks a key", restore, "case k == nil || k.ID != r.KeyID:", "case k != nil && k.ID != r.KeyID:", inControl},
-	{"store that lacks a revocation", restore, "own < r.Status {", "own+1 < r.Status {", inControl},
-	{"store that lacks an end", restore, "case end != nil:", "case false && end != nil:", inControl},
-	{"version of what is published", restore, "if last.Version == w.manifest.Version && sameRoot {", "if sameRoot {", inControl},
-	{"directory as the witness", restore, `if b.Directory != "" {`, "if false {", inControl},
-	{"file that is gone", restore, "if err != nil || last.Version == 0 || last.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
-	{"expired key rolled", issuing, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
+	{"renewal after the file's version", renewing, "p.seal(note, opened.Manifest.Version, ", "p.seal(note, 0, ", inControl},
+	{"renewal of an older copy", renewing, "if p.storeIsAhead(ctx, opened) {", "if false {", inControl},
+	{"publishing after a renewal", inForce, "p.Version = max(p.Version, b.Manifest.Version)", "_ = p", inControl},
+	{"policy note in force", inForce, "if b.PolicyNote.Version > p.PolicyVersion {", "if false {", inControl},
+	{"life of a renewal", renewing, "life = Life(opened.Life())", "life = Life(bundle.DefaultLife)", inControl},
+	{"store that lacks something", comparing, "if err := lacks(ctx, tx, opened); err != nil {", "if err := error(nil); err != nil {", inControl},
+	{"store that lacks a key", comparing, "case k == nil || k.ID != r.KeyID:", "case k != nil && k.ID != r.KeyID:", inControl},
+	{"store that lacks a revocation", comparing, "own < r.Status {", "own+1 < r.Status {", inControl},
+	{"store that lacks an end", comparing, "case end != nil:", "case false && end != nil:", inControl},
+	{"version of what is published", comparing, "if last.Version == w.manifest.Version && sameRoot {", "if sameRoot {", inControl},
+	{"directory as the witness", inForce, `if b.Directory != "" {`, "if false {", inControl},
+	{"file that is gone", comparing, "if err != nil || last.Version == 0 || last.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
+	{"expired key rolled", keyring, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
 	{"signing key's mode", signing, "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)", "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)", inControl},
-	{"signing key of others", signing, "if isOpenToOthers(info) {", "if false {", inControl},
-	{"store's mode", sqlite, "case isOpenToOthers(info):", "case false:", inControl},
-	{"store is not made by looking", control, "h.openStore(OpenSQLite)", "h.openStore(MakeSQLite)", inControl},
+	{"signing key of others", private, "if OpenToOthers(info) {", "if false {", inControl},
+	{"store's mode", sqlite, "case disk.OpenToOthers(info):", "case false:", inControl},
+	{"listing that waits", sqlite, `connect(path, url.Values{"_txlock": {"deferred"}, `, `connect(path, url.Values{"_txlock": {"immediate"}, `, inControl},
+	{"publishing what is staged", publisher, "if err := staged.Place(ctx); err != nil {", "if err := error(nil); err != nil {", inControl},
+	{"store is not made by looking", home, "h.openStore(openSQLite)", "h.openStore(makeSQLite)", inControl},
 
 	// locks, clocks and files
 	{"state of an audience", state, "a != bundle.DefaultAudience {", "a != a {", inDisk},

@@ -19,7 +19,7 @@ import (
 // peer's: a key for some addresses is not allowed by it, unless that is configured.
 func TestAddressOfAKey(t *testing.T) {
 	b, _ := shop(t)
-	_, secret, err := b.Create(context.Background(), control.NewKey{Kind: "secret", Environment: "live", IPs: []string{"192.0.2.1"}})
+	_, secret, err := b.Keyring().Create(context.Background(), control.NewKey{Kind: "secret", Environment: "live", IPs: []string{"192.0.2.1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestNotesDoNotGoBack(t *testing.T) {
 	if err := one.source().raise(old); !errors.Is(err, errSame) {
 		t.Errorf("the same notes: %v", err)
 	}
-	if err := b.Build(context.Background()); err != nil {
+	if err := b.Publisher().Build(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	later := notes(t, b)

@@ -188,7 +188,7 @@ func shop(t *testing.T) (b *control.Bundle, key string) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	_, secret, err := b.Create(context.Background(), control.NewKey{Kind: "secret", Environment: "live"})
+	_, secret, err := b.Keyring().Create(context.Background(), control.NewKey{Kind: "secret", Environment: "live"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -493,7 +493,7 @@ func TestWorkersShareNotes(t *testing.T) {
 	// Garbage and older notes in what is shared change nothing.
 	current := one.guards[0].verifier.Bundle().Manifest.Version
 	old := slices.Clone(s.data[one.source().notesKey])
-	if err := b.Build(context.Background()); err != nil {
+	if err := b.Publisher().Build(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	one.tick(10 * time.Second)

@@ -1,7 +1,6 @@
 package command
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,8 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keystile/keystile/core/bundle"
-	"github.com/keystile/keystile/internal/control"
-	"github.com/keystile/keystile/internal/disk"
 )
 
 // summary is what is in a signed bundle.
@@ -175,134 +172,4 @@ func printDifference(cmd *cobra.Command, before, after *bundle.Bundle, d *bundle
 			}
 		}
 	})
-}
-
-func packCommand() *cobra.Command {
-	cmd := trustFlags(&cobra.Command{
-		Use:   "pack [bundle] <file>",
-		Short: "Writes a bundle, from a directory or the home, as one packed file",
-		Args:  cobra.RangeArgs(1, 2),
-	})
-	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
-		target := args[len(args)-1]
-		b, source, err := openNamed(cmd, args[:len(args)-1]...)
-		if err != nil {
-			return err
-		}
-		defer source.Close()
-		if err := progress(cmd, "packing", func() error { return disk.WritePack(target, b, source.Compiled) }); err != nil {
-			return err
-		}
-		return output(cmd, summaryOf(b), func(w io.Writer) {
-			fmt.Fprintf(w, "Packed bundle %s into %s: %d keys, version %d.\n", b.PolicyNote.Name, target, b.Manifest.Keys, b.Manifest.Version)
-		})
-	})
-	return cmd
-}
-
-func unpackCommand() *cobra.Command {
-	cmd := trustFlags(&cobra.Command{
-		Use:   "unpack [bundle] <directory>",
-		Short: "Writes a bundle node by node into a directory that a web server can serve",
-		Long: `Writes a bundle node by node into a directory that a web server can serve. Nodes
-that are there already stay as they are, so that one change of a key costs a few
-small files. Whatever happens on the way, a reader meets the bundle before or the
-new one.
-
---prune removes what earlier bundles left, once no edge uses them any more.`,
-		Args: cobra.RangeArgs(1, 2),
-	})
-	cmd.Flags().Bool("prune", false, "Remove what this bundle does not need")
-	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
-		prune, err := cmd.Flags().GetBool("prune")
-		if err != nil {
-			return err
-		}
-		target := args[len(args)-1]
-		b, source, err := openNamed(cmd, args[:len(args)-1]...)
-		if err != nil {
-			return err
-		}
-		defer source.Close()
-		written, removed := 0, 0
-		if err := progress(cmd, "unpacking", func() error {
-			if written, err = disk.WriteDir(target, b, source.Compiled); err != nil || !prune {
-				return err
-			}
-			removed, err = disk.Prune(target, b)
-			return err
-		}); err != nil {
-			return err
-		}
-		return output(cmd, map[string]any{"bundle": summaryOf(b), "written": written, "removed": removed}, func(w io.Writer) {
-			fmt.Fprintf(w, "Unpacked bundle %s into %s: %d keys, version %d, %d new nodes", b.PolicyNote.Name, target, b.Manifest.Keys, b.Manifest.Version, written)
-			if prune {
-				fmt.Fprintf(w, ", %d old files removed", removed)
-			}
-			fmt.Fprintln(w, ".")
-		})
-	})
-	return cmd
-}
-
-func trustFlags(cmd *cobra.Command) *cobra.Command {
-	bundleFlag(cmd)
-	f := cmd.Flags()
-	f.StringArray("signer", nil, "With a file: a policy signer to trust; repeat it")
-	f.String("signer-file", "", "With a file: policy signers to trust, one on a line")
-	f.String("audience", bundle.DefaultAudience, "With a file: the audience that it must be for")
-	f.Int("threshold", 1, "With a file: how many of the signers must have signed")
-	return cmd
-}
-
-// withOpened runs do with the home's bundle, or with a file or directory and the
-// trust that flags give.
-func withOpened(do func(cmd *cobra.Command, b *bundle.Bundle) error) func(*cobra.Command, []string) error {
-	return run(func(cmd *cobra.Command, args []string) error {
-		b, source, err := openNamed(cmd, args...)
-		if err != nil {
-			return err
-		}
-		defer source.Close()
-		return do(cmd, b)
-	})
-}
-
-// openNamed opens the bundle in the file or directory path[0], if that is given,
-// with the trust that flags give; else the home's bundle.
-func openNamed(cmd *cobra.Command, path ...string) (b *bundle.Bundle, source *disk.Source, err error) {
-	if len(path) > 0 {
-		trust, err := flagTrust(cmd)
-		if err != nil {
-			return nil, nil, err
-		}
-		return disk.OpenBundle(path[0], trust)
-	}
-	err = withPublished(func(_ *cobra.Command, _ []string, home *control.Bundle) (err error) {
-		b, source, err = home.OpenFile()
-		return err
-	})(cmd, nil)
-	return b, source, err
-}
-
-func flagTrust(cmd *cobra.Command) (*bundle.Trust, error) {
-	f := cmd.Flags()
-	signers, err := f.GetStringArray("signer")
-	file, err2 := f.GetString("signer-file")
-	audience, err3 := f.GetString("audience")
-	threshold, err4 := f.GetInt("threshold")
-	if err := errors.Join(err, err2, err3, err4); err != nil {
-		return nil, err
-	}
-	if file != "" {
-		more, err := disk.ReadSigners(file)
-		if err != nil {
-			return nil, err
-		}
-		signers = append(signers, more...)
-	}
-	if len(signers) == 0 {
-		return nil, errors.New("a file is believed only by its signers: name them with --signer or --signer-file")
-	}
-	return bundle.NewTrust("", audience, threshold, signers...)
 }

@@ -51,7 +51,7 @@ Until then keys are published under the policy note in force.`,
 		Args: cobra.NoArgs,
 	})
 	cmd.RunE = withBundle(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
-		text, err := b.Draft(cmd.Context())
+		text, err := b.Publisher().Draft(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -79,51 +79,69 @@ it is that one.`,
 	f.StringArray("host", nil, "With --policy: host names, as given to init")
 	f.StringArray("jwks", nil, "With --policy: key set of customer tokens, as name=file")
 	f.String("out", "", "Write here and not to standard output; may be the note itself")
-	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
-		raw, err := os.ReadFile(args[0])
-		if err != nil {
-			return err
-		}
-		n, err := bundle.ParsePolicyNote(raw)
-		if err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
-		}
-		path, err := f.GetString("key")
-		if err != nil {
-			return err
-		}
-		if path == "" {
-			return errors.New("--key is missing: name the file of a policy signer's key")
-		}
-		key, err := control.ReadSigningKey(path)
-		if err != nil {
-			return err
-		}
-		if err := checkNotePolicy(cmd, n); err != nil {
-			return err
-		}
-		signed, err := bundle.SignPolicyNote(n, key)
-		if err != nil {
-			return err
-		}
-		if strings.Contains(string(raw), "\n\n") { // others have signed before
-			if signed, err = bundle.MergeNotes(raw, signed); err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "Signed by %s: policy %s of bundle %s for %s, version %d; kinds %s, environments %s; publishers %s.\n",
-			key.Name(), n.PolicyHash, n.Name, n.Audience, n.Version, strings.Join(n.Kinds, " "), strings.Join(n.Environments, " "), strings.Join(n.Publishers, " "))
-		out, err := f.GetString("out")
-		if err != nil {
-			return err
-		}
-		if out != "" {
-			return disk.ReplaceBytes(out, 0o644, signed)
-		}
-		_, err = cmd.OutOrStdout().Write(signed)
-		return err
-	})
+	cmd.RunE = run(func(cmd *cobra.Command, args []string) error { return signNote(cmd, args[0]) })
 	return cmd
+}
+
+// signNote signs the note in a file as the flags say.
+func signNote(cmd *cobra.Command, file string) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	n, err := bundle.ParsePolicyNote(raw)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	key, err := signerKey(cmd)
+	if err != nil {
+		return err
+	}
+	if err := checkNotePolicy(cmd, n); err != nil {
+		return err
+	}
+	signed, err := bundle.SignPolicyNote(n, key)
+	if err != nil {
+		return err
+	}
+	if strings.Contains(string(raw), "\n\n") { // others have signed before
+		if signed, err = bundle.MergeNotes(raw, signed); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	printSigned(cmd, n, key)
+	return writeOut(cmd, signed)
+}
+
+// signerKey is the key of --key.
+func signerKey(cmd *cobra.Command) (*control.SigningKey, error) {
+	path, err := cmd.Flags().GetString("key")
+	if err != nil {
+		return nil, err
+	}
+	if path == "" {
+		return nil, errors.New("--key is missing: name the file of a policy signer's key")
+	}
+	return control.ReadSigningKey(path)
+}
+
+// printSigned sums up on standard error what was signed.
+func printSigned(cmd *cobra.Command, n *bundle.PolicyNote, key *control.SigningKey) {
+	fmt.Fprintf(cmd.ErrOrStderr(), "Signed by %s: policy %s of bundle %s for %s, version %d; kinds %s, environments %s; publishers %s.\n",
+		key.Name(), n.PolicyHash, n.Name, n.Audience, n.Version, strings.Join(n.Kinds, " "), strings.Join(n.Environments, " "), strings.Join(n.Publishers, " "))
+}
+
+// writeOut writes a signed note into the file of --out, or to standard output.
+func writeOut(cmd *cobra.Command, signed []byte) error {
+	out, err := cmd.Flags().GetString("out")
+	if err != nil {
+		return err
+	}
+	if out != "" {
+		return disk.ReplaceBytes(out, 0o644, signed)
+	}
+	_, err = cmd.OutOrStdout().Write(signed)
+	return err
 }
 
 // checkNotePolicy compiles the policy that flags name, if any, and says so if the

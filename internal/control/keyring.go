@@ -1,0 +1,118 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/credential"
+)
+
+// Keyring is the keys of a bundle. Whatever changes one publishes the outcome.
+type Keyring struct{ bundle *Bundle }
+
+// statuses that the store keeps.
+var (
+	active     = bundle.Active.String()
+	deprecated = bundle.Deprecated.String()
+	revoked    = bundle.Revoked.String()
+)
+
+// statusExpired is what [Keyring.List] says of a key past its end.
+const statusExpired = "expired"
+
+// Create makes a key and publishes it. The API key is returned once and kept
+// nowhere, unless its kind is public.
+func (r *Keyring) Create(ctx context.Context, n NewKey) (*Key, credential.Secret, error) {
+	k, secret, err := r.newKey(n)
+	if err != nil {
+		return nil, credential.Secret{}, err
+	}
+	err = r.bundle.Publisher().change(ctx, func(tx Tx) error { return tx.Insert(ctx, k) })
+	return k, secret, err
+}
+
+// List returns all keys, oldest first.
+func (r *Keyring) List(ctx context.Context) (keys []*Key, err error) {
+	err = r.bundle.view(ctx, func(tx Tx) error {
+		return tx.Each(ctx, func(k *Key) error {
+			r.describe(k)
+			keys = append(keys, k)
+			return nil
+		})
+	})
+	return keys, err
+}
+
+// Show returns one key.
+func (r *Keyring) Show(ctx context.Context, id string) (k *Key, err error) {
+	err = r.bundle.view(ctx, func(tx Tx) error {
+		k, err = tx.Get(ctx, id)
+		return err
+	})
+	if err == nil {
+		r.describe(k)
+	}
+	return k, err
+}
+
+// describe fills in what follows from time.
+func (r *Keyring) describe(k *Key) {
+	now := r.bundle.home.now()
+	if k.Status != revoked && k.Expires != nil && !now.Before(*k.Expires) {
+		k.Status = statusExpired
+	}
+	if r.bundle.Policy == nil {
+		return
+	}
+	rotate := r.bundle.Policy.Grants.Rotate // due, too, where nobody knows the key's age
+	k.Rotate = rotate > 0 && k.Status == active && now.Sub(k.Created) >= rotate
+}
+
+// Roll makes a key like another one, which goes on working and is marked as
+// deprecated; with a hard end it also expires then.
+func (r *Keyring) Roll(ctx context.Context, id string, end *time.Time) (*Key, credential.Secret, error) {
+	var k *Key
+	var secret credential.Secret
+	err := r.bundle.Publisher().change(ctx, func(tx Tx) error {
+		old, err := tx.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		r.describe(old)
+		if old.Status == revoked || old.Status == statusExpired {
+			return fmt.Errorf("key %s is %s and cannot be rolled: create a new one", id, old.Status)
+		}
+		if end != nil && old.Expires != nil && old.Expires.Before(*end) {
+			end = nil // it ends earlier by itself
+		}
+		if k, secret, err = r.newKey(NewKey{
+			Name: old.Name, Kind: old.Kind, Environment: old.Environment, Tenant: old.Tenant, Scopes: old.Scopes,
+			NotBefore: old.NotBefore, Expires: old.Expires, IPs: old.IPs, Referrers: old.Referrers, Endpoints: old.Endpoints,
+		}); err != nil {
+			return err
+		}
+		k.Replaces = old.ID
+		if err := tx.Insert(ctx, k); err != nil {
+			return err
+		}
+		return tx.SetStatus(ctx, old.ID, deprecated, end, nil)
+	})
+	return k, secret, err
+}
+
+// Revoke ends a key at once and for ever. Revoking twice is no error. It needs no
+// policy: see [Home.OpenWithoutPolicy].
+func (r *Keyring) Revoke(ctx context.Context, id string) (*Key, error) {
+	var k *Key
+	err := r.bundle.Publisher().change(ctx, func(tx Tx) (err error) {
+		if k, err = tx.Get(ctx, id); err != nil || k.Status == revoked {
+			return err
+		}
+		now := r.bundle.home.now().UTC().Truncate(time.Second)
+		k.Status, k.Revoked = revoked, &now
+		return tx.SetStatus(ctx, id, revoked, nil, &now)
+	})
+	return k, err
+}

@@ -1,0 +1,84 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/disk"
+)
+
+// witness is a published bundle. Edges may have it: so it shows what the store
+// has to know.
+type witness struct {
+	*disk.Source
+	manifest *bundle.Manifest // not verified
+}
+
+// witnessAt opens the bundle in a file or directory.
+func witnessAt(path string) (*witness, error) {
+	source, err := disk.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := bundle.ParseManifest(source.Notes.Manifest)
+	if err != nil {
+		source.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &witness{source, m}, nil
+}
+
+// openWitness opens the later one of the packed file and the directory. It returns
+// nil if there is neither.
+func (b *Bundle) openWitness() (*witness, error) {
+	w, err := witnessAt(b.File())
+	if b.Directory != "" {
+		// Where the directory cannot be read it is as one that is written next.
+		if dir, e := witnessAt(b.Directory); e == nil && (w == nil || dir.manifest.Version > w.manifest.Version) {
+			if w != nil {
+				w.Close()
+			}
+			return dir, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return w, err
+}
+
+// openInForce opens the witness as an edge does.
+func (b *Bundle) openInForce() (*bundle.Bundle, *witness, error) {
+	w, err := b.openWitness()
+	if w == nil || err != nil {
+		if err == nil {
+			err = fmt.Errorf("%s is gone: put the copy of an edge there, or give `caddy keystile bundle build`", b.File())
+		}
+		return nil, nil, err
+	}
+	trust, err := b.Trust()
+	if err != nil {
+		w.Close()
+		return nil, nil, err
+	}
+	opened, err := w.Verify(trust)
+	if err != nil {
+		w.Close()
+		return nil, nil, err
+	}
+	return opened, w, nil
+}
+
+// follow makes what is signed next come after b, unless that is later than edges
+// accept.
+func (p *LastSigned) follow(b *bundle.Bundle, compiled []byte, latest time.Time) {
+	if b.Manifest.Version <= latest.UnixMilli() {
+		p.Version = max(p.Version, b.Manifest.Version)
+	}
+	if b.PolicyNote.Version > p.PolicyVersion {
+		p.PolicyVersion, p.PolicyNote, p.Compiled = b.PolicyNote.Version, b.Notes.PolicyNote, compiled
+	}
+}
