@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"filippo.io/edwards25519"
@@ -57,6 +58,24 @@ func NewTrust(name, audience string, threshold int, keys ...string) (*Trust, err
 		t.signers = append(t.signers, v)
 	}
 	return t, nil
+}
+
+// Lists says whether a signed policy note lists a publisher who has signed m.
+func (t *Trust) Lists(policyNote []byte, m *Mark) (bool, error) {
+	n, err := t.openPolicyNote(policyNote)
+	if err != nil {
+		return false, fmt.Errorf("policy note: %w", err)
+	}
+	for _, p := range n.Publishers {
+		v, err := parseVerifier(p)
+		if err != nil {
+			return false, fmt.Errorf("publisher: %w", err)
+		}
+		if slices.Contains(m.signedBy, v.key) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // ConfiguredTrust is [NewTrust] for what an operator has written: no audience is

@@ -1,8 +1,10 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
@@ -24,13 +26,56 @@ func (r *Keyring) Restore(ctx context.Context, path string) (count Restored, err
 		sources, err := r.bundle.witnesses(path)
 		for _, w := range sources {
 			defer w.Close()
-			if err == nil {
-				err = r.takeOver(ctx, tx, last, w, &count)
-			}
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return r.takeOverAll(ctx, tx, last, sources, &count)
 	}})
 	return count, err
+}
+
+// takeOverAll makes the store know what the bundles have, that under the latest policy
+// note first: it says whose bundles count.
+func (r *Keyring) takeOverAll(ctx context.Context, tx Tx, last *LastSigned, sources []*witness, count *Restored) error {
+	trust, err := r.bundle.before.trust()
+	if err != nil {
+		return err
+	}
+	var all []*bundle.Bundle
+	compiled := make(map[*bundle.Bundle][]byte)
+	for _, w := range sources {
+		opened, err := w.Verify(trust)
+		if err != nil {
+			return err
+		}
+		all, compiled[opened] = append(all, opened), w.Compiled
+	}
+	slices.SortStableFunc(all, func(a, b *bundle.Bundle) int { return cmp.Compare(b.PolicyNote.Version, a.PolicyNote.Version) })
+	for _, opened := range all {
+		if err := checkPublisher(trust, last, opened); err != nil {
+			return err
+		}
+		last.follow(opened, compiled[opened], r.bundle.Publisher().latest())
+		if err := r.takeOver(ctx, tx, opened, count); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPublisher refuses a bundle that none has signed who is still a publisher: what
+// was signed with a stolen key counts for nothing once a policy note does not list it.
+func checkPublisher(trust *bundle.Trust, last *LastSigned, opened *bundle.Bundle) error {
+	if last.PolicyVersion <= opened.PolicyNote.Version {
+		return nil
+	}
+	listed, err := trust.Lists(last.PolicyNote, &opened.Mark)
+	if err != nil || listed {
+		return err
+	}
+	return fmt.Errorf("the bundle of version %d was signed by a publisher that the policy note in force does not list any more: "+
+		"it may be a thief's, and nothing of it is taken over", opened.Manifest.Version)
 }
 
 // witnesses are the bundles to restore from.
@@ -54,21 +99,12 @@ func (b *Bundle) witnesses(path string) (all []*witness, err error) {
 	return all, err
 }
 
-// takeOver makes the store know what w has.
-func (r *Keyring) takeOver(ctx context.Context, tx Tx, last *LastSigned, w *witness, count *Restored) error {
-	trust, err := r.bundle.before.trust()
-	if err != nil {
-		return err
-	}
-	opened, err := w.Verify(trust)
-	if err != nil {
-		return err
-	}
+// takeOver makes the store know what a bundle has.
+func (r *Keyring) takeOver(ctx context.Context, tx Tx, opened *bundle.Bundle, count *Restored) error {
 	known, err := byDigest(ctx, tx)
 	if err != nil {
 		return err
 	}
-	last.follow(opened, w.Compiled, r.bundle.Publisher().latest())
 	return opened.Walk(func(rec *bundle.Record) error { return takeOverKey(ctx, tx, known[rec.Digest], rec, count) })
 }
 

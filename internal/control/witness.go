@@ -36,12 +36,23 @@ func witnessAt(path string) (*witness, error) {
 func (b *Bundle) openWitness() (*witness, error) {
 	w, err := witnessAt(b.File())
 	if b.Directory != "" {
-		// Where the directory cannot be read it is as one that is written next.
-		if dir, e := witnessAt(b.Directory); e == nil && (w == nil || dir.manifest.Version > w.manifest.Version) {
+		dir, e := witnessAt(b.Directory)
+		switch {
+		case e != nil && disk.HoldsBundle(b.Directory):
+			// What was published there may be later than the file: that it is damaged
+			// is no leave to go on from an older copy of everything else. An empty
+			// directory is one that is written next.
+			if w != nil {
+				w.Close()
+			}
+			return nil, fmt.Errorf("the directory that is published to cannot be read: %w", e)
+		case e == nil && (w == nil || dir.manifest.Version > w.manifest.Version):
 			if w != nil {
 				w.Close()
 			}
 			return dir, nil
+		case e == nil:
+			dir.Close()
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {

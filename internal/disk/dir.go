@@ -164,3 +164,9 @@ func Prune(dir string, b *bundle.Bundle) (removed int, err error) {
 	})
 	return removed, err
 }
+
+// HoldsBundle says whether a bundle was ever written into dir, whatever is left of it.
+func HoldsBundle(dir string) bool {
+	_, err := os.Stat(filepath.Dir(inDir(dir, bundle.PathManifest)))
+	return err == nil
+}
