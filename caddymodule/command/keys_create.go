@@ -99,8 +99,9 @@ func parseTime(s string, now time.Time) (*time.Time, error) {
 	return &t, nil
 }
 
-// printNew prints a key that was just made, with its secret.
-func printNew(cmd *cobra.Command, k *control.Key, secret credential.Secret) error {
+// printNew prints a key that was just made, with its secret. oldEnd is when the key that
+// it replaces ends, or nil.
+func printNew(cmd *cobra.Command, k *control.Key, secret credential.Secret, oldEnd *time.Time) error {
 	value := struct {
 		*control.Key
 		Secret string `json:"secret"`
@@ -110,7 +111,12 @@ func printNew(cmd *cobra.Command, k *control.Key, secret credential.Secret) erro
 		if k.Public == "" {
 			fmt.Fprintln(w, "This is the only time that it is shown: store it now.")
 		}
-		if k.Replaces != "" {
+		if k.Expires != nil {
+			fmt.Fprintf(w, "It expires at %s.\n", k.Expires.Format(time.RFC3339))
+		}
+		if k.Replaces != "" && oldEnd != nil {
+			fmt.Fprintf(w, "It replaces %s, which goes on working until %s.\n", k.Replaces, oldEnd.UTC().Format(time.RFC3339))
+		} else if k.Replaces != "" {
 			fmt.Fprintf(w, "It replaces %s, which goes on working until you revoke it.\n", k.Replaces)
 		}
 	})
@@ -119,7 +125,7 @@ func printNew(cmd *cobra.Command, k *control.Key, secret credential.Secret) erro
 func rollCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
 		Use:   "roll <id> [--end <time>]",
-		Short: "Makes a new key like an old one, which goes on working until it is revoked",
+		Short: "Makes a new key like an old one, which goes on working until it is revoked, or ends (--end)",
 		Args:  cobra.ExactArgs(1),
 	})
 	cmd.Flags().String("end", "", "Let the old key expire: a date, a time or a length of time (24h)")
