@@ -14,9 +14,9 @@ import (
 	"github.com/keystile/keystile/internal/crash"
 )
 
-// MaxStartPack is the number of keys up to which a directory also holds the
+// maxStartPack is the number of keys up to which a directory also holds the
 // bundle as one packed file, for readers that begin with nothing.
-const MaxStartPack = 10_000
+const maxStartPack = 10_000
 
 // WriteDir writes b, with its compiled policy, into a directory as a static
 // origin serves it, and returns how many nodes were not there yet. It goes from
@@ -45,7 +45,7 @@ func WriteDir(dir string, b *bundle.Bundle, compiled []byte) (written int, err e
 		return written, err
 	}
 	crash.Point("policy")
-	if b.Manifest.Keys <= MaxStartPack {
+	if b.Manifest.Keys <= maxStartPack {
 		if err := writeStartPack(dir, b, compiled); err != nil {
 			return written, err
 		}
