@@ -28,7 +28,7 @@ import (
 const (
 	httpsPort = ":8443"
 	httpPort  = ":8080"
-	renewal = time.Hour
+	renewal   = time.Hour
 )
 
 // demo is one folder with all that the demo makes.
