@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keystile/keystile/core/credential"
-	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/duration"
 )
 
 func keysCommand() *cobra.Command {
@@ -102,7 +102,7 @@ func parseTime(s string, now time.Time) (*time.Time, error) {
 			return &t, nil
 		}
 	}
-	d, err := compile.ParseDuration(s)
+	d, err := duration.Parse(s)
 	if err != nil {
 		return nil, fmt.Errorf("%q is no date (2027-01-31), time (2027-01-31T12:00:00Z) or length of time (90d)", s)
 	}

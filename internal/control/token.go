@@ -13,8 +13,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/disk"
+	"github.com/keystile/keystile/internal/testing/tokenkey"
 )
 
 const (
@@ -35,7 +35,7 @@ func (b *Bundle) DemoToken(ctx context.Context, subject string, claims map[strin
 		return "", err
 	}
 	if len(t.Keys) == 0 {
-		set, err := compile.JWKS(t.Algorithm, demoKeyID, key.Public())
+		set, err := tokenkey.JWKS(t.Algorithm, demoKeyID, key.Public())
 		if err != nil {
 			return "", err
 		}
@@ -91,7 +91,7 @@ func (b *Bundle) demoKey(algorithm string) (crypto.Signer, error) {
 }
 
 func makeDemoKey(path, algorithm string) (crypto.Signer, error) {
-	key, err := compile.NewTokenKey(algorithm)
+	key, err := tokenkey.New(algorithm)
 	if err != nil {
 		return nil, err
 	}
