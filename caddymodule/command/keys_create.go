@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keystile/keystile/core/credential"
-	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/duration"
 )
 
 func createCommand() *cobra.Command {
@@ -45,7 +45,7 @@ func createCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printNew(cmd, k, secret)
+		return printNew(cmd, k, secret, nil)
 	})
 	return cmd
 }
@@ -91,7 +91,7 @@ func parseTime(s string, now time.Time) (*time.Time, error) {
 			return &t, nil
 		}
 	}
-	d, err := compile.ParseDuration(s)
+	d, err := duration.Parse(s)
 	if err != nil {
 		return nil, fmt.Errorf("%q is no date (2027-01-31), time (2027-01-31T12:00:00Z) or length of time (90d)", s)
 	}
@@ -147,7 +147,7 @@ func rollCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printNew(cmd, k, secret)
+		return printNew(cmd, k, secret, end)
 	})
 	return cmd
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
-	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/duration"
 )
 
 // Life is how long a signed bundle is good unless it is renewed. Its text is that
@@ -20,7 +20,7 @@ func (l Life) MarshalText() ([]byte, error) { return []byte(time.Duration(l).Str
 
 // UnmarshalText reads a length of time and refuses one that edges would refuse.
 func (l *Life) UnmarshalText(text []byte) error {
-	d, err := compile.ParseDuration(string(text))
+	d, err := duration.Parse(string(text))
 	if err != nil {
 		return fmt.Errorf("life: %w", err)
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/duration"
+	"github.com/keystile/keystile/internal/testing/tokenkey"
 )
 
 // Audience is the audience of the bundles that [Table.Issue] makes.
@@ -68,7 +70,7 @@ func (t *Table) Issue(file string, document []byte) (*Fixture, error) {
 		if signer, err = newTokenSigner(p.CustomerToken.Algorithm); err != nil {
 			return nil, err
 		}
-		jwks, err := compile.JWKS(p.CustomerToken.Algorithm, tokenKeyID, signer.own.Public())
+		jwks, err := tokenkey.JWKS(p.CustomerToken.Algorithm, tokenKeyID, signer.own.Public())
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +204,7 @@ func moment(s string, now time.Time) (time.Time, error) {
 			return now, fmt.Errorf("%q is no time: write midnight, or midnight +1d", s)
 		}
 	}
-	d, err := compile.ParseDuration(after)
+	d, err := duration.Parse(after)
 	return now.Add(d), err
 }
 
@@ -216,10 +218,10 @@ const tokenKeyID = "conformance"
 
 func newTokenSigner(algorithm string) (s tokenSigner, err error) {
 	s.method = jwt.GetSigningMethod(algorithm)
-	if s.own, err = compile.NewTokenKey(algorithm); err != nil {
+	if s.own, err = tokenkey.New(algorithm); err != nil {
 		return s, err
 	}
-	s.foreign, err = compile.NewTokenKey(algorithm)
+	s.foreign, err = tokenkey.New(algorithm)
 	return s, err
 }
 

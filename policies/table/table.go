@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/document"
 )
 
 // Table is a conformance table as it is written.
@@ -133,7 +133,7 @@ const (
 // Load reads a table strictly and checks that it fits together.
 func Load(file string, source []byte) (*Table, error) {
 	t := new(Table)
-	if err := compile.DecodeYAML(file, source, t); err != nil {
+	if err := document.Decode(file, source, t); err != nil {
 		return nil, err
 	}
 	var rows []Row

@@ -54,9 +54,6 @@ func FoldName(s string) string {
 	return string(b)
 }
 
-// FoldNameByte is [FoldName] for one byte.
-func FoldNameByte(c byte) byte { return folded[c] }
-
 // HasFoldedPrefix says whether [FoldName] of s begins with prefix.
 func HasFoldedPrefix(s, prefix string) bool {
 	if len(s) < len(prefix) {

@@ -36,7 +36,7 @@ type draft struct {
 func (c *compiler) answers() error {
 	contentType, body := c.doc.ContentType.s, c.doc.Body.s
 	if (contentType == "") != (body == "") {
-		return c.doc.Name.errorf("give content_type and body together, or neither for %s", policy.ProblemType)
+		return c.doc.Name.Errorf("give content_type and body together, or neither for %s", policy.ProblemType)
 	}
 	if body == "" {
 		contentType, body = policy.ProblemType, policy.ProblemBody
@@ -65,12 +65,12 @@ func (c *compiler) answers() error {
 		}
 		d.override(own)
 		if d.Title == "" || d.Message == "" {
-			return c.doc.Name.errorf("reason %s answers %d: give that answer a title and a message", r, a.Status)
+			return c.doc.Name.Errorf("reason %s answers %d: give that answer a title and a message", r, a.Status)
 		}
 		a.Challenge, a.Body = d.challenge, d.fill(a.Status)
 		for _, e := range own.Required {
 			if _, ok := c.instance(e.key.s); !ok {
-				return e.key.errorf("scope %q is not declared under scopes", e.key.s)
+				return e.key.Errorf("scope %q is not declared under scopes", e.key.s)
 			}
 			missing := d
 			missing.override(answerDoc{Message: e.value.Message, Body: own.RequiredBody})
@@ -90,16 +90,16 @@ func (c *compiler) overrides() (byStatus map[int]answerDoc, byReason map[policy.
 			switch {
 			case err == nil && status >= 400 && status <= 599:
 				if e.value.Status != 0 || e.value.Required != nil {
-					return nil, nil, e.key.errorf("answer %d is for a status: another status or required scopes go to a reason", status)
+					return nil, nil, e.key.Errorf("answer %d is for a status: another status or required scopes go to a reason", status)
 				}
 				byStatus[status] = e.value
 			case isReason && reason != policy.OK:
 				if e.value.Required != nil && reason != policy.Scope {
-					return nil, nil, e.key.errorf("only the answer of reason scope can depend on the required scope")
+					return nil, nil, e.key.Errorf("only the answer of reason scope can depend on the required scope")
 				}
 				byReason[reason] = e.value
 			default:
-				return nil, nil, e.key.errorf("answer %q is neither a status nor a reason", key)
+				return nil, nil, e.key.Errorf("answer %q is neither a status nor a reason", key)
 			}
 		}
 	}

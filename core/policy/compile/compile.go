@@ -14,6 +14,7 @@ import (
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/shape"
+	"github.com/keystile/keystile/internal/document"
 )
 
 // Options are what a document leaves to its operator.
@@ -25,7 +26,7 @@ type Options struct {
 	KeySets map[string][]byte
 }
 
-type document struct {
+type policyDoc struct {
 	Name          text               `yaml:"name"`
 	Sources       []sourceDoc        `yaml:"sources"`
 	Imported      bool               `yaml:"imported_keys"`
@@ -58,8 +59,8 @@ type kindDoc struct {
 }
 
 type limitDoc struct {
-	Requests uint64   `yaml:"requests"`
-	Window   duration `yaml:"window"`
+	Requests uint64 `yaml:"requests"`
+	Window   period `yaml:"window"`
 }
 
 type hostsDoc struct {
@@ -71,11 +72,11 @@ type scopeDoc struct {
 }
 
 type grantsDoc struct {
-	Never  texts    `yaml:"never"`
-	Min    uint     `yaml:"min"`
-	Max    uint     `yaml:"max"`
-	Rotate duration `yaml:"rotate"`
-	Tenant text     `yaml:"tenant"`
+	Never  texts  `yaml:"never"`
+	Min    uint   `yaml:"min"`
+	Max    uint   `yaml:"max"`
+	Rotate period `yaml:"rotate"`
+	Tenant text   `yaml:"tenant"`
 }
 
 type routeDoc struct {
@@ -109,19 +110,19 @@ var (
 
 // Compile compiles the document source, which stands in file.
 func Compile(file string, source []byte, opts Options) (*policy.Policy, error) {
-	var doc document
-	if err := DecodeYAML(file, source, &doc); err != nil {
+	var doc policyDoc
+	if err := document.Decode(file, source, &doc); err != nil {
 		return nil, err
 	}
 	c := compiler{doc: &doc, opts: opts, p: new(policy.Policy)}
 	if err := c.compile(); err != nil {
-		return nil, located(file, err)
+		return nil, document.In(file, err)
 	}
 	return c.p, nil
 }
 
 type compiler struct {
-	doc  *document
+	doc  *policyDoc
 	opts Options
 	p    *policy.Policy
 }
@@ -140,7 +141,7 @@ func (c *compiler) compile() error {
 func (c *compiler) header() error {
 	doc, p := c.doc, c.p
 	if !policyName.MatchString(doc.Name.s) {
-		return doc.Name.errorf("name %q: give the policy a name of lower-case letters, digits, dot, dash and underscore", doc.Name.s)
+		return doc.Name.Errorf("name %q: give the policy a name of lower-case letters, digits, dot, dash and underscore", doc.Name.s)
 	}
 	p.Name, p.Imported = doc.Name.s, doc.Imported
 	for _, s := range doc.Sources {
@@ -150,20 +151,20 @@ func (c *compiler) header() error {
 		}
 		for _, other := range p.Sources {
 			if policy.SameField(other.Header, source.Header) {
-				return s.Header.errorf("header %q is a source already", s.Header.s)
+				return s.Header.Errorf("header %q is a source already", s.Header.s)
 			}
 		}
 		p.Sources = append(p.Sources, source)
 	}
 	if len(p.Sources) == 0 {
-		return doc.Name.errorf("the policy has no sources: add `sources: [{header: Authorization, scheme: Bearer}]`")
+		return doc.Name.Errorf("the policy has no sources: add `sources: [{header: Authorization, scheme: Bearer}]`")
 	}
 	for _, r := range doc.Restrictions {
 		bit, ok := map[string]policy.Restrictions{
 			"ip": policy.RestrictIP, "referrer": policy.RestrictReferrer, "endpoint": policy.RestrictEndpoint,
 		}[r.s]
 		if !ok {
-			return r.errorf("restriction %q: use ip, referrer or endpoint", r.s)
+			return r.Errorf("restriction %q: use ip, referrer or endpoint", r.s)
 		}
 		p.Restrictions |= bit
 	}
@@ -172,13 +173,13 @@ func (c *compiler) header() error {
 
 func (s sourceDoc) compile() (credential.Source, error) {
 	if !headerName.MatchString(s.Header.s) {
-		return credential.Source{}, s.Header.errorf("header %q: use letters, digits and dashes", s.Header.s)
+		return credential.Source{}, s.Header.Errorf("header %q: use letters, digits and dashes", s.Header.s)
 	}
 	if policy.Reserved(s.Header.s) {
 		return credential.Source{}, errReserved(s.Header)
 	}
 	if s.Scheme.s != "" && !headerName.MatchString(s.Scheme.s) {
-		return credential.Source{}, s.Scheme.errorf("scheme %q: use letters, digits and dashes", s.Scheme.s)
+		return credential.Source{}, s.Scheme.Errorf("scheme %q: use letters, digits and dashes", s.Scheme.s)
 	}
 	return credential.Source{
 		Header: textproto.CanonicalMIMEHeaderKey(s.Header.s), Name: s.Header.s, Scheme: s.Scheme.s,
@@ -187,25 +188,25 @@ func (s sourceDoc) compile() (credential.Source, error) {
 
 func (c *compiler) kinds() error {
 	if len(c.doc.Kinds) == 0 {
-		return c.doc.Name.errorf("the policy has no kinds: add `kinds: {secret: {prefix: sk}}`")
+		return c.doc.Name.Errorf("the policy has no kinds: add `kinds: {secret: {prefix: sk}}`")
 	}
 	for _, e := range c.doc.Kinds {
 		if !name.MatchString(e.key.s) {
-			return e.key.errorf("kind %q: use lower-case letters, digits, dash and underscore", e.key.s)
+			return e.key.Errorf("kind %q: use lower-case letters, digits, dash and underscore", e.key.s)
 		}
 		k := policy.Kind{
 			Name: e.key.s, Prefix: e.value.Prefix.s, IDPrefix: e.value.ID.s,
 			Scoped: e.value.Scoped, Public: e.value.Public,
 		}
 		if k.Prefix == "" {
-			return e.key.errorf("kind %q has no prefix", k.Name)
+			return e.key.Errorf("kind %q has no prefix", k.Name)
 		}
 		if k.IDPrefix == "" {
 			k.IDPrefix = "key"
 		}
 		if l := e.value.Limit; l != nil {
 			if l.Requests == 0 || l.Window.Duration < 1e9 {
-				return e.key.errorf("limit of kind %q: give requests, and a window of at least 1s", k.Name)
+				return e.key.Errorf("limit of kind %q: give requests, and a window of at least 1s", k.Name)
 			}
 			k.Limit = policy.Limit{Requests: l.Requests, Window: l.Window.Duration}
 		}
@@ -225,7 +226,7 @@ func (c *compiler) kindSet(names texts) (policy.Set, error) {
 	for _, n := range names {
 		i := c.p.KindIndex(n.s)
 		if i < 0 {
-			return 0, n.errorf("kind %q is not declared under kinds", n.s)
+			return 0, n.Errorf("kind %q is not declared under kinds", n.s)
 		}
 		set = set.With(i)
 	}
@@ -234,14 +235,14 @@ func (c *compiler) kindSet(names texts) (policy.Set, error) {
 
 func (c *compiler) environments() error {
 	if len(c.doc.Environments) == 0 {
-		return c.doc.Name.errorf("the policy has no environments: add `environments: {live: , test: }`")
+		return c.doc.Name.Errorf("the policy has no environments: add `environments: {live: , test: }`")
 	}
 	for _, e := range c.doc.Environments {
 		c.p.Environments = append(c.p.Environments, e.key.s)
 	}
 	for environment := range c.opts.Hosts {
 		if environment != "" && !slices.Contains(c.p.Environments, environment) {
-			return c.doc.Name.errorf("hosts are bound to environment %q, which policy %q does not have", environment, c.p.Name)
+			return c.doc.Name.Errorf("hosts are bound to environment %q, which policy %q does not have", environment, c.p.Name)
 		}
 	}
 	var unbound policy.Set
@@ -258,11 +259,11 @@ func (c *compiler) environments() error {
 	}
 	free := c.hosts("", c.doc.Hosts)
 	if len(free) == 0 && unbound != 0 && len(c.p.Hosts) > 0 {
-		return c.doc.Name.errorf("some environments have hosts and some none: give each its hosts, or list hosts for the others at the top")
+		return c.doc.Name.Errorf("some environments have hosts and some none: give each its hosts, or list hosts for the others at the top")
 	}
 	for _, h := range free {
 		if unbound == 0 {
-			return h.errorf("host %q is for no environment: each has hosts of its own", h.s)
+			return h.Errorf("host %q is for no environment: each has hosts of its own", h.s)
 		}
 		if err := c.host(h, unbound); err != nil {
 			return err
@@ -286,7 +287,7 @@ func (c *compiler) hosts(environment string, documented texts) texts {
 func (c *compiler) host(h text, environments policy.Set) error {
 	canonical, ok := shape.CanonicalHost(h.s)
 	if !ok || canonical != h.s {
-		return h.errorf("host %q: write it in lower case, without a trailing dot and without port 443", h.s)
+		return h.Errorf("host %q: write it in lower case, without a trailing dot and without port 443", h.s)
 	}
 	for i := range c.p.Hosts {
 		if c.p.Hosts[i].Name == h.s {
@@ -307,10 +308,10 @@ func (c *compiler) identity() error {
 	for _, e := range c.doc.Identity {
 		field, ok := fields[e.key.s]
 		if !ok {
-			return e.key.errorf("identity header %q: use key_id, kind, environment, tenant, scopes, deprecated or customer", e.key.s)
+			return e.key.Errorf("identity header %q: use key_id, kind, environment, tenant, scopes, deprecated or customer", e.key.s)
 		}
 		if e.value.s != "" && !headerName.MatchString(e.value.s) {
-			return e.value.errorf("header %q: use letters, digits and dashes", e.value.s)
+			return e.value.Errorf("header %q: use letters, digits and dashes", e.value.s)
 		}
 		if err := c.checkIdentity(e.value); err != nil {
 			return err
@@ -319,13 +320,13 @@ func (c *compiler) identity() error {
 	}
 	c.p.Identity = id
 	if name := id.Repeated(); name != "" {
-		return c.doc.Name.errorf("identity_headers: %s would tell the upstream two things: give each its own header", name)
+		return c.doc.Name.Errorf("identity_headers: %s would tell the upstream two things: give each its own header", name)
 	}
 	return nil
 }
 
 func errReserved(header text) error {
-	return header.errorf("header %q has a meaning of its own in HTTP, or for Keystile: choose another name", header.s)
+	return header.Errorf("header %q has a meaning of its own in HTTP, or for Keystile: choose another name", header.s)
 }
 
 // checkIdentity refuses a header for identity that means something else already.
@@ -338,11 +339,11 @@ func (c *compiler) checkIdentity(header text) error {
 	}
 	for _, s := range c.p.Sources {
 		if policy.SameField(s.Header, header.s) {
-			return header.errorf("header %q is a source of the API key: choose another name", header.s)
+			return header.Errorf("header %q is a source of the API key: choose another name", header.s)
 		}
 	}
 	if c.p.CustomerToken != nil && policy.SameField(c.p.CustomerToken.Source.Header, header.s) {
-		return header.errorf("header %q is the customer token's: choose another name", header.s)
+		return header.Errorf("header %q is the customer token's: choose another name", header.s)
 	}
 	return nil
 }
@@ -358,22 +359,22 @@ func (c *compiler) scopes() error {
 	for _, e := range doc.Scopes {
 		for _, implied := range e.value.Implies {
 			if !slices.Contains(g.Scopes, implied.s) {
-				return implied.errorf("scope %q implies %q, which is not declared", e.key.s, implied.s)
+				return implied.Errorf("scope %q implies %q, which is not declared", e.key.s, implied.s)
 			}
 			if param(implied.s) != "" && param(implied.s) != param(e.key.s) {
-				return implied.errorf("scope %q implies %q, whose {%s} it does not have", e.key.s, implied.s, param(implied.s))
+				return implied.Errorf("scope %q implies %q, whose {%s} it does not have", e.key.s, implied.s, param(implied.s))
 			}
 		}
 	}
 	for _, n := range doc.Grants.Never {
 		if _, ok := c.instance(n.s); !ok {
-			return n.errorf("scope %q is not one that could be granted", n.s)
+			return n.Errorf("scope %q is not one that could be granted", n.s)
 		}
 		g.Never = append(g.Never, n.s)
 	}
 	g.Min, g.Max = int(doc.Grants.Min), int(doc.Grants.Max)
 	if g.Max != 0 && g.Max < g.Min {
-		return doc.Name.errorf("grants: max is below min")
+		return doc.Name.Errorf("grants: max is below min")
 	}
 	g.Rotate = doc.Grants.Rotate.Duration
 	switch doc.Grants.Tenant.s {
@@ -381,7 +382,7 @@ func (c *compiler) scopes() error {
 	case "required":
 		g.TenantRequired = true
 	default:
-		return doc.Grants.Tenant.errorf("tenant %q: use required or optional", doc.Grants.Tenant.s)
+		return doc.Grants.Tenant.Errorf("tenant %q: use required or optional", doc.Grants.Tenant.s)
 	}
 	return nil
 }
@@ -390,7 +391,7 @@ var scopeName = regexp.MustCompile(`^[A-Za-z0-9:._/*-]*(\{[A-Za-z0-9_]+\})?[A-Za
 
 func checkScope(t text) error {
 	if t.s == "" || t.s == "none" || len(t.s) > 128 || !scopeName.MatchString(t.s) {
-		return t.errorf("scope %q: use letters, digits and : . _ / * -, with at most one {parameter}; none is reserved", t.s)
+		return t.Errorf("scope %q: use letters, digits and : . _ / * -, with at most one {parameter}; none is reserved", t.s)
 	}
 	return nil
 }
@@ -418,7 +419,7 @@ func (c *compiler) instance(scope string) (value string, ok bool) {
 func (c *compiler) accepted(scope text) ([]string, error) {
 	out := []string{scope.s}
 	if _, ok := c.instance(scope.s); !ok {
-		return nil, scope.errorf("scope %q is not declared under scopes", scope.s)
+		return nil, scope.Errorf("scope %q is not declared under scopes", scope.s)
 	}
 	for i := 0; i < len(out); i++ {
 		for _, e := range c.doc.Scopes {

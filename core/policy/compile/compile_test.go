@@ -14,6 +14,7 @@ import (
 
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/shape"
+	"github.com/keystile/keystile/internal/document"
 )
 
 const good = `name: api
@@ -122,7 +123,7 @@ func TestMistakes(t *testing.T) {
 			continue
 		}
 		_, err := Compile("good.yaml", []byte(source), Options{})
-		var located *Error
+		var located *document.Error
 		if !errors.As(err, &located) || !strings.Contains(err.Error(), tt.want) || located.Line < 1 {
 			t.Errorf("%s: %v", tt.name, err)
 		}

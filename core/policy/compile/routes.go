@@ -38,13 +38,13 @@ func (c *compiler) routes() error {
 		}
 		for _, other := range c.p.Routes {
 			if other.Name == r.Name {
-				return doc.Name.errorf("route %q is given twice", r.Name)
+				return doc.Name.Errorf("route %q is given twice", r.Name)
 			}
 		}
 		c.p.Routes = append(c.p.Routes, r)
 		// The router finds conflicts; asking it now gives them a place.
 		if err := policy.CheckRoutes(c.p.Routes); err != nil {
-			return doc.Name.errorf("%s", err)
+			return doc.Name.Errorf("%s", err)
 		}
 	}
 	return nil
@@ -52,14 +52,14 @@ func (c *compiler) routes() error {
 
 func (c *compiler) route(doc routeDoc) (r policy.Route, err error) {
 	if !name.MatchString(doc.Name.s) {
-		return r, doc.Name.errorf("route name %q: use lower-case letters, digits, dash and underscore", doc.Name.s)
+		return r, doc.Name.Errorf("route name %q: use lower-case letters, digits, dash and underscore", doc.Name.s)
 	}
 	r = policy.Route{
 		Name: doc.Name.s, Patterns: doc.Path.strings(), Public: doc.Public, CORS: doc.CORS,
 		TenantParam: doc.Tenant.s, Token: doc.Token, OnlyUnlimited: doc.Unrestricted,
 	}
 	if len(r.Patterns) == 0 {
-		return r, doc.Name.errorf("route %q has no path", r.Name)
+		return r, doc.Name.Errorf("route %q has no path", r.Name)
 	}
 	r.Methods = shape.AllMethods
 	if len(doc.Methods) > 0 {
@@ -72,7 +72,7 @@ func (c *compiler) route(doc routeDoc) (r policy.Route, err error) {
 	}
 	if doc.Public {
 		if len(doc.Kinds)+len(doc.Scopes) > 0 || doc.Token || doc.Unrestricted || doc.Tenant.s != "" {
-			return r, doc.Name.errorf("route %q is public: it asks for no key, so it can demand nothing of one", r.Name)
+			return r, doc.Name.Errorf("route %q is public: it asks for no key, so it can demand nothing of one", r.Name)
 		}
 		return r, nil
 	}
@@ -85,7 +85,7 @@ func (c *compiler) route(doc routeDoc) (r policy.Route, err error) {
 func addMethod(set shape.MethodSet, at text, name string) (shape.MethodSet, error) {
 	m, known := shape.ParseMethod(name)
 	if !known || name == "HEAD" {
-		return set, at.errorf("method %q: use GET (which brings HEAD), POST, PUT, PATCH, DELETE or OPTIONS", name)
+		return set, at.Errorf("method %q: use GET (which brings HEAD), POST, PUT, PATCH, DELETE or OPTIONS", name)
 	}
 	return set.With(m), nil
 }
@@ -98,7 +98,7 @@ func (c *compiler) demands(doc routeDoc, r *policy.Route) error {
 		scoped = scoped || k.Scoped && r.Kinds.Has(i)
 	}
 	if !scoped && len(doc.Scopes) > 0 {
-		return doc.Name.errorf("route %q names scopes, and none of its kinds is scoped", r.Name)
+		return doc.Name.Errorf("route %q names scopes, and none of its kinds is scoped", r.Name)
 	}
 	var named shape.MethodSet
 	for _, e := range doc.Scopes {
@@ -112,10 +112,10 @@ func (c *compiler) demands(doc routeDoc, r *policy.Route) error {
 		for name := range strings.FieldsSeq(e.key.s) {
 			m, known := shape.ParseMethod(name)
 			if !known || name == "HEAD" {
-				return e.key.errorf("%q: name methods with spaces between them, or any", e.key.s)
+				return e.key.Errorf("%q: name methods with spaces between them, or any", e.key.s)
 			}
 			if named.Has(m) {
-				return e.key.errorf("method %s has two lines", name)
+				return e.key.Errorf("method %s has two lines", name)
 			}
 			named = named.With(m)
 			if r.Methods.Has(m) {
@@ -134,7 +134,7 @@ func (c *compiler) demand(key text, doc demandDoc) (d policy.Demand, err error) 
 		return policy.Demand{Free: true}, nil
 	}
 	if len(doc.scopes) == 0 {
-		return d, key.errorf("name the scopes that %q needs, or none", key.s)
+		return d, key.Errorf("name the scopes that %q needs, or none", key.s)
 	}
 	for _, s := range doc.scopes {
 		accept, err := c.accepted(s)

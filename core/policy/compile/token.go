@@ -1,12 +1,6 @@
 package compile
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -21,7 +15,7 @@ func (c *compiler) token() error {
 	doc := c.doc.Token
 	if doc == nil {
 		for name := range c.opts.KeySets {
-			return c.doc.Name.errorf("key set %q is given, and policy %q asks for no customer token", name, c.p.Name)
+			return c.doc.Name.Errorf("key set %q is given, and policy %q asks for no customer token", name, c.p.Name)
 		}
 		return nil
 	}
@@ -31,28 +25,28 @@ func (c *compiler) token() error {
 	}
 	for _, s := range c.p.Sources {
 		if s.Header == source.Header {
-			return doc.Header.errorf("header %q carries the API key already: one line cannot be both factors", doc.Header.s)
+			return doc.Header.Errorf("header %q carries the API key already: one line cannot be both factors", doc.Header.s)
 		}
 	}
 	t := &policy.CustomerToken{
 		Source: source, Algorithm: doc.Algorithm.s, Issuer: doc.Issuer.s, Audience: doc.Audience.s, KeySet: doc.Keys.s,
 	}
 	if t.KeySet == "" {
-		return doc.Header.errorf("customer_token has no keys: give its key set a name, for `bundle build --jwks NAME=FILE`")
+		return doc.Header.Errorf("customer_token has no keys: give its key set a name, for `bundle build --jwks NAME=FILE`")
 	}
 	for _, e := range doc.Bind {
 		to, ok := policy.Bindings[e.value.s]
 		if !ok {
-			return e.value.errorf("claim %q is bound to %q: use tenant, environment or key_id", e.key.s, e.value.s)
+			return e.value.Errorf("claim %q is bound to %q: use tenant, environment or key_id", e.key.s, e.value.s)
 		}
 		t.Binds = append(t.Binds, policy.Bind{Claim: e.key.s, To: to})
 	}
 	for name, set := range c.opts.KeySets {
 		if name != t.KeySet {
-			return doc.Keys.errorf("key set %q is given, and the policy's is called %q", name, t.KeySet)
+			return doc.Keys.Errorf("key set %q is given, and the policy's is called %q", name, t.KeySet)
 		}
 		if t.Keys, err = parseJWKS(t.Algorithm, set); err != nil {
-			return doc.Keys.errorf("key set %q: %s", name, err)
+			return doc.Keys.Errorf("key set %q: %s", name, err)
 		}
 	}
 	c.p.CustomerToken = t
@@ -117,24 +111,4 @@ func parseJWK(algorithm string, b []byte) (policy.TokenKey, error) {
 	}
 	pkix, err := x509.MarshalPKIXPublicKey(jwk.Key)
 	return policy.TokenKey{ID: jwk.KeyID, PKIX: pkix}, err
-}
-
-// NewTokenKey makes a key pair that signs customer tokens of an algorithm, for
-// demos and tests.
-func NewTokenKey(algorithm string) (crypto.Signer, error) {
-	switch algorithm {
-	case "RS256":
-		return rsa.GenerateKey(rand.Reader, policy.MinRSABits)
-	case "ES256":
-		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case "EdDSA":
-		_, key, err := ed25519.GenerateKey(rand.Reader)
-		return key, err
-	}
-	return nil, fmt.Errorf("algorithm %q: use RS256, ES256 or EdDSA", algorithm)
-}
-
-// JWKS is the JSON Web Key Set of one public key.
-func JWKS(algorithm, id string, public crypto.PublicKey) ([]byte, error) {
-	return json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: public, KeyID: id, Algorithm: algorithm, Use: "sig"}}})
 }

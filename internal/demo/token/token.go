@@ -17,9 +17,9 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/keystile/keystile/core/policy"
-	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/disk"
+	"github.com/keystile/keystile/internal/testing/tokenkey"
 )
 
 const (
@@ -45,7 +45,7 @@ func Trust(ctx context.Context, b *control.Bundle) error {
 	if len(t.Keys) > 0 {
 		return check(b, t, key)
 	}
-	set, err := compile.JWKS(t.Algorithm, keyID, key.Public())
+	set, err := tokenkey.JWKS(t.Algorithm, keyID, key.Public())
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func readKey(b *control.Bundle) (crypto.Signer, error) {
 }
 
 func makeKey(b *control.Bundle, algorithm string) (crypto.Signer, error) {
-	key, err := compile.NewTokenKey(algorithm)
+	key, err := tokenkey.New(algorithm)
 	if err != nil {
 		return nil, err
 	}

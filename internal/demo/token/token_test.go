@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
-	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/testing/tokenkey"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -68,11 +68,11 @@ func TestDemoKey(t *testing.T) {
 func TestForeignKeySet(t *testing.T) {
 	b := newBundle(t)
 	want := b.Policy.CustomerToken
-	key, err := compile.NewTokenKey(want.Algorithm)
+	key, err := tokenkey.New(want.Algorithm)
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := compile.JWKS(want.Algorithm, keyID, key.Public()) // even by the demo's name
+	set, err := tokenkey.JWKS(want.Algorithm, keyID, key.Public()) // even by the demo's name
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,23 @@
+// Package duration reads lengths of time as people write them: in Go's syntax, and
+// with d for days.
+package duration
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Parse reads a length of time; "90d" is 90 days.
+func Parse(s string) (time.Duration, error) {
+	unit := time.Duration(1)
+	parse := s
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		parse, unit = days+"h", 24
+	}
+	d, err := time.ParseDuration(parse)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no length of time: write 90d, 24h or 30s", s)
+	}
+	return d * unit, nil
+}
