@@ -39,10 +39,10 @@ func (p *Publisher) compare(ctx context.Context, tx Tx, last *LastSigned) error 
 // latest is until when edges accept what was signed.
 func (p *Publisher) latest() time.Time { return p.bundle.home.now().Add(bundle.DefaultClockSkew) }
 
-// compareUntil is compare for edges that accept what was signed until latest. A later
-// version is a wrong clock's, or a thief's: it bars nothing.
+// compareUntil is compare for edges that accept what was signed until latest. A
+// later version is a wrong clock's, or a thief's: it bars nothing.
 func (p *Publisher) compareUntil(ctx context.Context, tx Tx, last *LastSigned, latest time.Time) error {
-	w, err := p.bundle.openWitness()
+	w, err := p.openWitness()
 	if w != nil {
 		defer w.Close()
 	}
@@ -172,7 +172,7 @@ func catchUp(k *Key, r *bundle.Record) (status *string, end *time.Time) {
 
 // trustStore is compare that finds nothing wrong.
 func (p *Publisher) trustStore(_ context.Context, _ Tx, last *LastSigned) error {
-	w, err := p.bundle.openWitness()
+	w, err := p.openWitness()
 	if w == nil || err != nil {
 		return nil
 	}
@@ -189,7 +189,7 @@ func (p *Publisher) trustStore(_ context.Context, _ Tx, last *LastSigned) error 
 
 // canPublish says why nothing could be published from the store.
 func (p *Publisher) canPublish(ctx context.Context) error {
-	w, unreadable := p.bundle.openWitness()
+	w, unreadable := p.openWitness()
 	if w != nil {
 		defer w.Close()
 	}
@@ -208,7 +208,7 @@ func (p *Publisher) canPublish(ctx context.Context) error {
 func (p *Publisher) CheckStore(ctx context.Context) error {
 	// Opened before the store is read: what is published meanwhile is not what the
 	// store lacks.
-	w, unreadable := p.bundle.openWitness()
+	w, unreadable := p.openWitness()
 	if w != nil {
 		defer w.Close()
 	}

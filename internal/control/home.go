@@ -85,8 +85,8 @@ func (h *Home) openStore(open func(string) (Store, error)) (Store, error) {
 	return s, err
 }
 
-// Bundles are the names of the home's bundles, in byte order.
-func (h *Home) Bundles() ([]string, error) {
+// bundles are the names of the home's bundles, in byte order.
+func (h *Home) bundles() ([]string, error) {
 	found, err := filepath.Glob(filepath.Join(h.dir, "*", settingsFile))
 	var names []string
 	for _, f := range found {
@@ -126,7 +126,7 @@ func (h *Home) OpenWithoutPolicy(name string) (*Bundle, error) {
 
 // onlyBundle is the name of the only bundle there is.
 func (h *Home) onlyBundle() (string, error) {
-	names, err := h.Bundles()
+	names, err := h.bundles()
 	switch {
 	case err != nil:
 		return "", err

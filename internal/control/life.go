@@ -12,8 +12,8 @@ import (
 // of a length of time: 24h, 7d.
 type Life time.Duration
 
-// MinLife leaves room for two renewals, every five minutes.
-const MinLife = 10 * time.Minute
+// minLife leaves room for two renewals, every five minutes.
+const minLife = 10 * time.Minute
 
 // MarshalText writes the length of time.
 func (l Life) MarshalText() ([]byte, error) { return []byte(time.Duration(l).String()), nil }
@@ -24,8 +24,8 @@ func (l *Life) UnmarshalText(text []byte) error {
 	if err != nil {
 		return fmt.Errorf("life: %w", err)
 	}
-	if d < MinLife || d > bundle.MaxLife {
-		return fmt.Errorf("life %s: a bundle lives for %s to %s, and is renewed before", text, MinLife, bundle.MaxLife)
+	if d < minLife || d > bundle.MaxLife {
+		return fmt.Errorf("life %s: a bundle lives for %s to %s, and is renewed before", text, minLife, bundle.MaxLife)
 	}
 	*l = Life(d)
 	return nil

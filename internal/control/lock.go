@@ -16,7 +16,8 @@ var lockWait = time.Minute
 // lock keeps every other process from writing the published bundle, from before
 // it is read until its successor is in its place: an older one would take the
 // place of a later one, and with it undo a revocation. It needs no key store.
-func (b *Bundle) lock(ctx context.Context) (unlock func(), err error) {
+func (p *Publisher) lock(ctx context.Context) (unlock func(), err error) {
+	b := p.bundle
 	type lock struct {
 		unlock func()
 		err    error

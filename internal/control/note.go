@@ -17,8 +17,8 @@ var ErrUnsigned = errors.New("the policy note has changed and its signers are el
 
 // nextPublication is the policy note for what is published next: the one in force;
 // a new one, if the policy or the publisher has changed and this home can sign it.
-func (b *Bundle) nextPublication(last LastSigned) (*bundle.Publication, error) {
-	trust, err := b.Trust()
+func (p *Publisher) nextPublication(last LastSigned) (*bundle.Publication, error) {
+	trust, err := p.bundle.Trust()
 	if err != nil {
 		return nil, err
 	}
@@ -28,19 +28,19 @@ func (b *Bundle) nextPublication(last LastSigned) (*bundle.Publication, error) {
 		// absent.
 		inForce, _ = bundle.Republish(last.PolicyNote, last.Compiled, trust)
 	}
-	if inForce != nil && (b.Policy == nil || b.isFor(inForce)) {
+	if inForce != nil && (p.bundle.Policy == nil || p.isFor(inForce)) {
 		return inForce, nil
 	}
-	signer, err := b.policySigner()
+	signer, err := p.bundle.policySigner()
 	if err != nil {
 		return nil, err
 	}
-	if signer != nil && b.Policy != nil {
-		n, err := b.nextNote(last)
+	if signer != nil && p.bundle.Policy != nil {
+		n, err := p.nextNote(last)
 		if err != nil {
 			return nil, err
 		}
-		return bundle.Publish(b.Policy, n.Name, n.Audience, n.Version, n.Publishers, signer)
+		return bundle.Publish(p.bundle.Policy, n.Name, n.Audience, n.Version, n.Publishers, signer)
 	}
 	if inForce == nil {
 		return nil, ErrUnsigned
@@ -50,21 +50,22 @@ func (b *Bundle) nextPublication(last LastSigned) (*bundle.Publication, error) {
 
 // isFor says whether a policy note is for the policy and the publisher as they are
 // now.
-func (b *Bundle) isFor(p *bundle.Publication) bool {
-	keys, err := b.publisherKeys()
-	return err == nil && bundle.HashOf(b.Policy.Encode()) == p.Note.PolicyHash && slices.Contains(p.Note.Publishers, keys[0].Verifier)
+func (p *Publisher) isFor(note *bundle.Publication) bool {
+	keys, err := p.bundle.publisherKeys()
+	return err == nil && bundle.HashOf(p.bundle.Policy.Encode()) == note.Note.PolicyHash && slices.Contains(note.Note.Publishers, keys[0].Verifier)
 }
 
 // nextNote is the policy note after last.
-func (b *Bundle) nextNote(last LastSigned) (*bundle.PolicyNote, error) {
-	keys, err := b.publisherKeys()
+func (p *Publisher) nextNote(last LastSigned) (*bundle.PolicyNote, error) {
+	keys, err := p.bundle.publisherKeys()
 	if err != nil {
 		return nil, err
 	}
-	version, err := bundle.NextVersion(last.PolicyVersion, b.home.now())
+	version, err := bundle.NextVersion(last.PolicyVersion, p.bundle.home.now())
 	if err != nil {
 		return nil, err
 	}
+	b := p.bundle
 	return bundle.NewPolicyNote(b.Policy, b.Name, b.Audience, version, []string{keys[0].Verifier}), nil
 }
 
@@ -76,7 +77,7 @@ func (p *Publisher) Draft(ctx context.Context) (text []byte, err error) {
 		if err != nil {
 			return err
 		}
-		n, err := p.bundle.nextNote(last)
+		n, err := p.nextNote(last)
 		if err == nil {
 			text = n.Text()
 		}
@@ -89,7 +90,7 @@ func (p *Publisher) Draft(ctx context.Context) (text []byte, err error) {
 // publishes under it. Several notes are one text with the signatures of several
 // signers.
 func (p *Publisher) Adopt(ctx context.Context, signed ...[]byte) error {
-	note, err := p.bundle.merge(signed)
+	note, err := p.merge(signed)
 	if err != nil {
 		return err
 	}
@@ -106,20 +107,20 @@ func (p *Publisher) Adopt(ctx context.Context, signed ...[]byte) error {
 
 // merge makes one policy note of what several signers have signed, and refuses one
 // that is not for the bundle as it is now.
-func (b *Bundle) merge(signed [][]byte) (*bundle.Publication, error) {
+func (p *Publisher) merge(signed [][]byte) (*bundle.Publication, error) {
 	merged, err := bundle.MergeNotes(signed...)
 	if err != nil {
 		return nil, err
 	}
-	trust, err := b.Trust()
+	trust, err := p.bundle.Trust()
 	if err != nil {
 		return nil, err
 	}
-	note, err := bundle.Republish(merged, b.Policy.Encode(), trust)
+	note, err := bundle.Republish(merged, p.bundle.Policy.Encode(), trust)
 	if err != nil {
 		return nil, fmt.Errorf("policy note: %w", err)
 	}
-	if !b.isFor(note) {
+	if !p.isFor(note) {
 		return nil, fmt.Errorf("the note lists the publishers %q and not the one of this bundle: write it anew with `policy note`", note.Note.Publishers)
 	}
 	return note, nil

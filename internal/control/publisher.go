@@ -28,7 +28,7 @@ func (p *Publisher) BuildTrusting(ctx context.Context) error {
 
 // onlyNew refuses a policy note that is not for the policy as it is.
 func (p *Publisher) onlyNew(note *bundle.Publication) error {
-	if !p.bundle.isFor(note) {
+	if !p.isFor(note) {
 		return ErrUnsigned
 	}
 	return nil
@@ -58,7 +58,7 @@ type step struct {
 // change or Build replaces, and never a file that the store does not know. A
 // version is never signed twice.
 func (p *Publisher) publish(ctx context.Context, s step) error {
-	unlock, err := p.bundle.lock(ctx)
+	unlock, err := p.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (p *Publisher) next(ctx context.Context, tx Tx, s step) (*publish.Signed, e
 	if err != nil {
 		return nil, err
 	}
-	note, err := p.bundle.nextPublication(last)
+	note, err := p.nextPublication(last)
 	if err == nil && s.accept != nil {
 		err = s.accept(note)
 	}

@@ -18,12 +18,12 @@ import (
 // there may be an older copy, and signed again it would let revoked keys pass. The
 // bundle keeps its life unless another is given.
 func (p *Publisher) Renew(ctx context.Context, life Life) error {
-	unlock, err := p.bundle.lock(ctx)
+	unlock, err := p.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	opened, source, err := p.bundle.openInForce()
+	opened, source, err := p.openInForce()
 	if err != nil {
 		return err
 	}

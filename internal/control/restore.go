@@ -22,8 +22,9 @@ type Restored struct {
 // names, hints and times of creation, and no API keys of public kinds. It needs no
 // policy: see [Home.OpenWithoutPolicy].
 func (r *Keyring) Restore(ctx context.Context, path string) (count Restored, err error) {
-	err = r.bundle.Publisher().publish(ctx, step{open: r.bundle.home.makeStore, know: func(ctx context.Context, tx Tx, last *LastSigned) error {
-		sources, err := r.bundle.witnesses(path)
+	publisher := r.bundle.Publisher()
+	err = publisher.publish(ctx, step{open: r.bundle.home.makeStore, know: func(ctx context.Context, tx Tx, last *LastSigned) error {
+		sources, err := publisher.witnesses(path)
 		for _, w := range sources {
 			defer w.Close()
 		}
@@ -79,7 +80,7 @@ func checkPublisher(trust *bundle.Trust, last *LastSigned, opened *bundle.Bundle
 }
 
 // witnesses are the bundles to restore from.
-func (b *Bundle) witnesses(path string) (all []*witness, err error) {
+func (p *Publisher) witnesses(path string) (all []*witness, err error) {
 	if path != "" {
 		w, err := witnessAt(path)
 		if err != nil {
@@ -87,14 +88,14 @@ func (b *Bundle) witnesses(path string) (all []*witness, err error) {
 		}
 		all = append(all, w)
 	}
-	w, err := b.openWitness()
+	w, err := p.openWitness()
 	switch {
 	case err != nil && path != "": // it is replaced by what is in path
 		return all, nil
 	case w != nil:
 		all = append(all, w)
 	case err == nil && path == "":
-		err = fmt.Errorf("%s is gone: name the copy of an edge", b.File())
+		err = fmt.Errorf("%s is gone: name the copy of an edge", p.bundle.File())
 	}
 	return all, err
 }

@@ -546,3 +546,32 @@ func must[T any](v T, err error) T {
 	}
 	return v
 }
+
+// A store that is looked at while keys are made is not taken for an older copy.
+func TestCheckStoreWhileKeysAreMade(t *testing.T) {
+	dir := t.TempDir()
+	b := initBundle(t, open(t, dir), "default")
+	other, err := open(t, dir).Bundle("default") // as another process has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range 30 {
+			if _, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"}); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for {
+		if err := other.Publisher().CheckStore(ctx); errors.Is(err, ErrStoreBehind) {
+			t.Errorf("nothing is missing: %v", err)
+		}
+		select {
+		case <-ended:
+			return
+		default:
+		}
+	}
+}

@@ -33,12 +33,12 @@ func witnessAt(path string) (*witness, error) {
 
 // openWitness opens the later one of the packed file and the directory. It returns
 // nil if there is neither.
-func (b *Bundle) openWitness() (*witness, error) {
-	w, err := witnessAt(b.File())
-	if b.Directory != "" {
-		dir, e := witnessAt(b.Directory)
+func (p *Publisher) openWitness() (*witness, error) {
+	w, err := witnessAt(p.bundle.File())
+	if p.bundle.Directory != "" {
+		dir, e := witnessAt(p.bundle.Directory)
 		switch {
-		case e != nil && disk.HoldsBundle(b.Directory):
+		case e != nil && disk.HoldsBundle(p.bundle.Directory):
 			// What was published there may be later than the file: that it is damaged
 			// is no leave to go on from an older copy of everything else. An empty
 			// directory is one that is written next.
@@ -62,15 +62,15 @@ func (b *Bundle) openWitness() (*witness, error) {
 }
 
 // openInForce opens the witness as an edge does.
-func (b *Bundle) openInForce() (*bundle.Bundle, *witness, error) {
-	w, err := b.openWitness()
+func (p *Publisher) openInForce() (*bundle.Bundle, *witness, error) {
+	w, err := p.openWitness()
 	if w == nil || err != nil {
 		if err == nil {
-			err = fmt.Errorf("%s is gone: put the copy of an edge there, or give `caddy keystile bundle build`", b.File())
+			err = fmt.Errorf("%s is gone: put the copy of an edge there, or give `caddy keystile bundle build`", p.bundle.File())
 		}
 		return nil, nil, err
 	}
-	trust, err := b.Trust()
+	trust, err := p.bundle.Trust()
 	if err != nil {
 		w.Close()
 		return nil, nil, err

@@ -306,7 +306,7 @@ var mutants = []mutant{
 	{"store that lacks a revocation", comparing, "own < r.Status {", "own+1 < r.Status {", inControl},
 	{"store that lacks an end", comparing, "case end != nil:", "case false && end != nil:", inControl},
 	{"version of what is published", comparing, "if last.Version == w.manifest.Version && sameRoot {", "if sameRoot {", inControl},
-	{"directory as the witness", inForce, `if b.Directory != "" {`, "if false {", inControl},
+	{"directory as the witness", inForce, `if p.bundle.Directory != "" {`, "if false {", inControl},
 	{"file that is gone", comparing, "if err != nil || last.Version == 0 || last.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
 	{"expired key rolled", keyring, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
 	{"signing key's mode", signing, "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)", "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)", inControl},
