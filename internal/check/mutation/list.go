@@ -311,7 +311,7 @@ var mutants = []mutant{
 	{"expired key rolled", keyring, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
 	{"signing key's mode", signing, "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)", "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)", inControl},
 	{"signing key of others", private, "if OpenToOthers(info) {", "if false {", inControl},
-	{"store's mode", sqlite, "case disk.OpenToOthers(info):", "case false:", inControl},
+	{"store's mode", sqlite, "case disk.OpenToOthers(info):", "case disk.OpenToOthers(info) && false:", inControl},
 	{"listing that waits", sqlite, `connect(path, url.Values{"_txlock": {"deferred"}, `, `connect(path, url.Values{"_txlock": {"immediate"}, `, inControl},
 	{"publishing what is staged", publisher, "if err := staged.Place(ctx); err != nil {", "if err := error(nil); err != nil {", inControl},
 	{"store is not made by looking", home, "h.openStore(openSQLite)", "h.openStore(makeSQLite)", inControl},
