@@ -14,7 +14,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 )
 
 // mutant is one check that is taken out.
@@ -34,19 +37,23 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	noticed, failed := 0, 0
+	var chosen []mutant
 	for _, m := range mutants {
-		if !filter.MatchString(m.name) {
-			continue
+		if filter.MatchString(m.name) {
+			chosen = append(chosen, m)
 		}
-		if err := m.try(); err != nil {
+	}
+	noticed, failed := 0, 0
+	for i, err := range tryAll(chosen) {
+		name := chosen[i].name
+		if err != nil {
 			failed++
-			fmt.Printf("FAIL %s: %v\n", m.name, err)
+			fmt.Printf("FAIL %s: %v\n", name, err)
 			continue
 		}
 		noticed++
 		if *verbose {
-			fmt.Printf("ok   %s\n", m.name)
+			fmt.Printf("ok   %s\n", name)
 		}
 	}
 	fmt.Printf("mutation: removing a check was noticed %d times, and not %d times\n", noticed, failed)
@@ -54,6 +61,23 @@ func main() {
 	if failed > 0 || noticed == 0 {
 		os.Exit(1)
 	}
+}
+
+// tryAll tries mutants, as many at once as there are processors, and gives what came of
+// each in their order.
+func tryAll(mutants []mutant) []error {
+	outcomes := make([]error, len(mutants))
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range runtime.NumCPU() {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(mutants); i = int(next.Add(1)) - 1 {
+				outcomes[i] = mutants[i].try()
+			}
+		})
+	}
+	workers.Wait()
+	return outcomes
 }
 
 // slow are tests that kill processes or fill disks at every step: they are not there to
