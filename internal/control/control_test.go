@@ -195,6 +195,19 @@ func TestRoll(t *testing.T) {
 	}
 }
 
+// Edges compare tenants and scopes with decoded paths, so neither holds "%".
+func TestNamesHoldNoEscapes(t *testing.T) {
+	h := open(t, t.TempDir())
+	for policy, n := range map[string]NewKey{
+		"vesuviopay": {Kind: "secret", Environment: "live", Tenant: "acme%2fother"},
+		"vinr":       {Kind: "restricted", Environment: "live", Scopes: []string{"pay%6dents:read"}},
+	} {
+		if _, _, err := initBundle(t, h, policy).Keyring().Create(ctx, n); err == nil || !strings.Contains(err.Error(), "holds %") {
+			t.Errorf("%s: %v", policy, err)
+		}
+	}
+}
+
 // Keys are flagged once they are older than their policy wants.
 func TestRotationIsFlagged(t *testing.T) {
 	h := open(t, t.TempDir())

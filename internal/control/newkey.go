@@ -71,6 +71,9 @@ func allow(p *policy.Policy, n *NewKey, now time.Time) (kind policy.Kind, err er
 	if n.Scopes, err = grant(p, kind, n); err != nil {
 		return kind, err
 	}
+	if err := plainNames(n); err != nil {
+		return kind, err
+	}
 	if err := restrictable(p, n); err != nil {
 		return kind, err
 	}
@@ -78,6 +81,17 @@ func allow(p *policy.Policy, n *NewKey, now time.Time) (kind policy.Kind, err er
 		return kind, fmt.Errorf("expiry %s is past", n.Expires.Format(time.RFC3339))
 	}
 	return kind, nil
+}
+
+// plainNames refuses a tenant or a scope that holds "%": edges compare both with
+// parts of a path whose escapes they have decoded.
+func plainNames(n *NewKey) error {
+	for _, s := range append([]string{n.Tenant}, n.Scopes...) {
+		if strings.Contains(s, "%") {
+			return fmt.Errorf("%q holds %%: edges compare it with decoded paths, so choose a name without it", s)
+		}
+	}
+	return nil
 }
 
 // check says why edges would refuse the key.

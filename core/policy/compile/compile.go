@@ -204,6 +204,9 @@ func (c *compiler) kinds() error {
 		if k.IDPrefix == "" {
 			k.IDPrefix = "key"
 		}
+		if !idPrefix.MatchString(k.IDPrefix) {
+			return e.value.ID.Errorf("id_prefix %q of kind %q: use at most 32 letters, digits, dashes and underscores", k.IDPrefix, k.Name)
+		}
 		if l := e.value.Limit; l != nil {
 			if l.Requests == 0 || l.Window.Duration < 1e9 {
 				return e.key.Errorf("limit of kind %q: give requests, and a window of at least 1s", k.Name)
@@ -386,6 +389,9 @@ func (c *compiler) scopes() error {
 	}
 	return nil
 }
+
+// idPrefix is how key IDs may begin. They stand in paths, where they need no escape.
+var idPrefix = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 
 var scopeName = regexp.MustCompile(`^[A-Za-z0-9:._/*-]*(\{[A-Za-z0-9_]+\})?[A-Za-z0-9:._/*-]*$`)
 

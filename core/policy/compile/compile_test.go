@@ -80,6 +80,7 @@ func TestMistakes(t *testing.T) {
 		{"identity under another's default", "routes:", "identity_headers: {tenant: Keystile-Kind}\nroutes:", "two things"},
 		{"no sources", "sources:\n  - {header: Authorization, scheme: Bearer}\n", "", "has no sources"},
 		{"kind without prefix", "secret: {prefix: sk}", "secret: {}", "good.yaml:5:3: kind \"secret\" has no prefix"},
+		{"key ID with an escape", "secret: {prefix: sk}", "secret: {prefix: sk, id_prefix: \"a%2f\"}", "id_prefix \"a%2f\""},
 		{"prefix in upper case", "prefix: sk", "prefix: SK", "lower-case"},
 		{"prefix twice", "prefix: rk", "prefix: sk", "given twice"},
 		{"names too long", "prefix: sk", "prefix: secretsecretsecret", "shorten one"},
