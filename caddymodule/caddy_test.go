@@ -232,7 +232,10 @@ func load(t testing.TB, h *home, names []string, sites func(s *server) string) *
 	s := &server{t: t, reached: make(chan *http.Request, 100)}
 	s.upstream = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body) // trailers come after it
-		s.reached <- r
+		select {
+		case s.reached <- r:
+		default: // nobody waits for so many
+		}
 		io.WriteString(w, "upstream")
 	}))
 	t.Cleanup(s.upstream.Close)

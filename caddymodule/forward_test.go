@@ -275,6 +275,7 @@ func TestResponseEnds(t *testing.T) {
 		cancelled <- r.URL.Path
 	}))
 	defer upstream.Close()
+	defer upstream.CloseClientConnections() // a response that did not end
 	s := start(t, h, []string{"vinr"}, func(*server) string { return fmt.Sprintf(vinrSites, upstream.Listener.Addr()) })
 	h3 := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "api.vinr.com"}, Dial: s.dialQUIC}
 	defer h3.Close()

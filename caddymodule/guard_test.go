@@ -135,15 +135,18 @@ func request(key string) *core.Request {
 // the API keys of some.
 func large(t *testing.T) (records []bundle.Record, keys []string) {
 	t.Helper()
+	leaves := make(map[[2]byte]bool)
 	for i := range 12_000 {
 		secret, err := credential.Generate("sk", "live")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i%500 == 0 {
+		digest := secret.Digest()
+		if leaf := [2]byte{digest[0], digest[1] >> 4}; i%500 == 0 && !leaves[leaf] {
+			leaves[leaf] = true // each key in a leaf of its own
 			keys = append(keys, secret.Reveal())
 		}
-		r := bundle.Record{Digest: secret.Digest(), KeyID: fmt.Sprintf("key_%d", i), Kind: "secret", Environment: "live", Status: bundle.Active}
+		r := bundle.Record{Digest: digest, KeyID: fmt.Sprintf("key_%d", i), Kind: "secret", Environment: "live", Status: bundle.Active}
 		for n := range 15 {
 			r.Scopes = append(r.Scopes, fmt.Sprintf("%d_%02d_%s", i, n, strings.Repeat("x", 85)))
 		}

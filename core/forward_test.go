@@ -147,6 +147,7 @@ func TestKeyElsewhere(t *testing.T) {
 		{"Proxy-Authorization", basic(key + ":"), policy.OK, false},
 		{"Proxy-Authorization", strings.Replace(basic("user:"+key), "Basic", "bASIC", 1), policy.OK, false},
 		{"Proxy-Authorization", strings.TrimRight(basic("u:"+key), "="), policy.OK, false},
+		{"Proxy-Authorization", basic("user:"+key) + " ", policy.OK, false},
 		{"X-Api-Key", other.Reveal(), policy.OK, true},
 		{"X-Api-Key", key[:len(key)-1], policy.OK, true},
 		{"X-Forwarded-Uri", "/x?k=" + key, policy.Malformed, false},
@@ -433,5 +434,39 @@ func TestHold(t *testing.T) {
 	denied := v.Verify(request(key + "x"))
 	if _, ok := denied.Hold(); ok || denied.Outcome == core.Allow {
 		t.Errorf("a denied request holds: %v", denied)
+	}
+}
+
+// What follows the body of a public route goes on.
+func TestTrailerOfAPublicRoute(t *testing.T) {
+	document := strings.Replace(defaultPolicy(t), "routes:\n", "routes:\n  - name: open\n    path: /open\n    public: true\n", 1)
+	v, _ := verifierWith(t, document, "sk", bundle.Record{KeyID: "key_1", Kind: "secret"})
+	d := v.Verify(&core.Request{TLS: true, Method: "POST", Authority: "api.test", Path: "/open", Headers: core.Lines{}})
+	if d.Outcome != core.Allow || !d.Trailer("X-Sum", "1") {
+		t.Error("a public route's trailer is lost", d)
+	}
+}
+
+// R59: an end that is taken away ends nothing.
+func TestHoldWithoutEnd(t *testing.T) {
+	p := compiled(t, "default")
+	now := time.Now()
+	c := &clock{at: now}
+	pub := newPublisher(t, p, now.Add(-time.Hour))
+	key, rec := newKey(t, "key_1")
+	rec.Expires = now.Add(time.Hour).Unix()
+	v := newVerifier(t, core.Config{Now: c.now})
+	if err := v.Activate(pub.bundle(now.Add(-2*time.Minute), rec)); err != nil {
+		t.Fatal(err)
+	}
+	d := v.Verify(request(key))
+	hold, _ := d.Hold()
+	rec.Expires = 0
+	if err := v.Activate(pub.bundle(now.Add(-time.Minute), rec)); err != nil {
+		t.Fatal(err)
+	}
+	c.set(now.Add(2 * time.Hour))
+	if !v.Holds(&hold) {
+		t.Error("a key whose end was taken away ends all the same")
 	}
 }

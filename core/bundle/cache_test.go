@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/internal/testing/memory"
 )
 
@@ -56,5 +57,50 @@ func TestCacheCostsWhatItSays(t *testing.T) {
 		runtime.KeepAlive(b)
 		runtime.KeepAlive(cache)
 		memory.WaitCollected(t, running)
+	}
+}
+
+// A node that was verified at one place is not taken for another's, nor for one whose
+// hash only begins alike.
+func TestCachedNodeStandsInOnePlace(t *testing.T) {
+	p := publish(t, testRecords(5))
+	c, err := NewCache(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Open(p.notes, p.pub.Compiled, p.nodes, p.trust(t, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := testRecords(5)
+	d := records[0].Digest
+	at := place{d, 0, 5}
+	if _, _, err := b.Find(&d, c); err != nil {
+		t.Fatal(err)
+	}
+	c.Wait()
+	root := b.Manifest.Root
+	if c.get(root, at, b.allowed) == nil {
+		t.Fatal("the test shows nothing: the leaf is not kept")
+	}
+	first := credential.Digest(c.get(root, at, b.allowed).digest(0))
+	alike := root
+	alike[31] ^= 1 // the cache tells no two apart that begin alike
+	for name, n := range map[string]*node{
+		"another hash":  c.get(alike, at, b.allowed),
+		"another depth": c.get(root, place{first, 6, 5}, b.allowed),
+		"another count": c.get(root, place{d, 0, 6}, b.allowed),
+	} {
+		if n != nil {
+			t.Errorf("%s: a node that is not there is taken", name)
+		}
+	}
+	n := *c.get(root, at, b.allowed)
+	n.depth = 12
+	d = credential.Digest(n.digest(0))
+	other := d
+	other[0] ^= 0xff
+	if !n.standsAt(place{d, 12, 5}) || n.standsAt(place{other, 12, 5}) {
+		t.Error("a leaf is taken for one of other digests")
 	}
 }

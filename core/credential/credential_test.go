@@ -202,6 +202,7 @@ func TestFind(t *testing.T) {
 		{"other scheme beside a key", headers{"Authorization": {"Basic k"}, "X-Api-Key": {"k"}}, "", 2},
 		{"two lines joined", headers{"Authorization": {"Bearer k,Bearer l"}}, "", 2},
 		{"three lines joined", headers{"Authorization": {"Bearer k, Basic l,bearer m"}}, "", 3},
+		{"the scheme after a comma, and a tab", headers{"Authorization": {"Basic k, Bearer\tl"}}, "", 2},
 		{"the scheme after a comma", headers{"Authorization": {"Basic k, Bearer l"}}, "", 2},
 		{"a key and a comma", headers{"Authorization": {"Bearer k,"}}, "", 2},
 		{"commas of another scheme", headers{"Authorization": {`Digest a="b", c="d"`}}, "", 1},

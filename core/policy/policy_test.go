@@ -222,3 +222,87 @@ func FuzzDecode(f *testing.F) {
 func sourcesOf(name string) []credential.Source {
 	return []credential.Source{{Header: name, Name: name}}
 }
+
+// R45: an endpoint's parameter is a segment that is there.
+func TestEndpoints(t *testing.T) {
+	for _, tt := range []struct {
+		endpoint, path string
+		want           bool
+	}{
+		{"/v1/users/{id}", "/v1/users/u1", true},
+		{"/v1/users/{id}", "/v1/users/", false},
+		{"/v1/users/{id}", "/v1/users", false},
+		{"/v1/users/{id}/x", "/v1/users/u1/", false},
+		{"/v1/users/{$}", "/v1/users/", true},
+		{"/v1/users/{rest...}", "/v1/users/", true},
+	} {
+		e, err := ParseEndpoint(tt.endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := e.Matches(shape.GET, parsePath(t, tt.path)); got != tt.want {
+			t.Errorf("%s is %s: %v", tt.path, tt.endpoint, got)
+		}
+	}
+	for _, bad := range []string{"HEAD /v1/users", "FETCH /v1", "GET", "GET v1", "get /v1", "/v1/{a}/{a}"} {
+		if _, err := ParseEndpoint(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// A scope's parameter is one word, and a demand is met by what it accepts.
+func TestScopes(t *testing.T) {
+	for _, tt := range []struct {
+		declared, scope string
+		ok              bool
+	}{
+		{"{thing}:read", "a:read", true},
+		{"{thing}:read", ":read", false},
+		{"{thing}:read", "a admin:write b:read", false}, // granted scopes are separated by spaces
+		{"{thing}:read", "a:b:read", false},
+		{"{thing}:read", "a/b:read", false},
+		{"{thing}:read", "{a}b:read", false},
+		{"{thing}:read", "{x}:read", true}, // a route's demand
+	} {
+		if _, ok := MatchScope(tt.declared, tt.scope); ok != tt.ok {
+			t.Errorf("%s is %s: %v", tt.scope, tt.declared, ok)
+		}
+	}
+	if err := (&ScopeDemand{Scope: "{a}:read", Accept: []string{"{b}:read"}}).init(); err == nil {
+		t.Error("a demand with two parameters")
+	}
+	d := &ScopeDemand{Scope: "read", Accept: []string{"admin"}}
+	if err := d.init(); err != nil {
+		t.Fatal(err)
+	}
+	m := &Match{count: 1}
+	if d.Unmet("read", m) != "read" || d.Unmet("admin", m) != "" {
+		t.Error("a scope that is not accepted meets the demand")
+	}
+}
+
+// R9: a reading that selects a route where the path as it is selects none for that
+// method is another route's, too: methods are not all alike to upstreams.
+func TestReadingsOfOtherMethods(t *testing.T) {
+	get, post := shape.MethodSet(0).With(shape.GET), shape.MethodSet(0).With(shape.POST)
+	p := &Policy{}
+	var err error
+	if p.router, err = newRouter([]Route{
+		{Name: "read", Patterns: []string{"/v1/{x}"}, Methods: get, Kinds: 1},
+		{Name: "run", Patterns: []string{"/v1/run"}, Methods: post, Kinds: 1},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/v1/run": "read", "/v1/other": "read", "/v1/RUN": "", "/v1/run/": ""} {
+		var m Match
+		p.Match(parsePath(t, path), shape.GET, &m)
+		got := ""
+		if m.Route != nil {
+			got = m.Route.Name
+		}
+		if got != want {
+			t.Errorf("GET %s: %q, not %q", path, got, want)
+		}
+	}
+}

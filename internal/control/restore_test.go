@@ -12,6 +12,7 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/internal/crash"
 	"github.com/keystile/keystile/internal/disk"
 )
@@ -572,6 +573,221 @@ func TestCheckStoreWhileKeysAreMade(t *testing.T) {
 		case <-ended:
 			return
 		default:
+		}
+	}
+}
+
+// A directory that was put back from an older copy is not renewed in the place of
+// the later file.
+func TestOlderDirectory(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	k, digest := create(t, b, NewKey{})
+	b.Directory = filepath.Join(t.TempDir(), "origin")
+	if err := b.Settings.write(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publisher().Build(ctx); err != nil {
+		t.Fatal(err)
+	}
+	older := filepath.Join(t.TempDir(), "older")
+	if err := os.CopyFS(older, os.DirFS(b.Directory)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Keyring().Revoke(ctx, k.ID); err != nil {
+		t.Fatal(err)
+	}
+	b = reopen(t, b, func(dir string) {
+		os.RemoveAll(b.Directory)
+		os.CopyFS(b.Directory, os.DirFS(older))
+		for _, f := range storeFiles(dir) {
+			os.Remove(f)
+		}
+	})
+	if err := b.Publisher().Renew(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := record(t, b, digest); !strings.Contains(got, "Status:revoked") {
+		t.Errorf("renewed: %s", got)
+	}
+}
+
+// publishRecord puts a bundle of one record in the place of the published one.
+func publishRecord(t *testing.T, b *Bundle, r bundle.Record) {
+	t.Helper()
+	store, err := b.home.store()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Update(ctx, b.Name, func(tx Tx) error {
+		last, err := tx.LastSigned(ctx)
+		if err != nil {
+			return err
+		}
+		p := b.Publisher()
+		note, err := p.nextPublication(last)
+		if err != nil {
+			return err
+		}
+		s, err := p.sign(note, last.Version, []bundle.Record{r})
+		if err != nil {
+			return err
+		}
+		staged, err := p.stage(ctx, s)
+		if err != nil {
+			return err
+		}
+		return staged.Place(ctx)
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What the store cannot hold is not restored as if it were less.
+func TestRestoreRefuses(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*bundle.Record)
+		want   string
+	}{
+		"limits": {func(r *bundle.Record) {
+			r.KeyID, r.Digest[0] = "key_other", r.Digest[0]^1
+			r.Limits = []policy.Limit{{Requests: 1, Window: time.Second}}
+		}, "has limits"},
+		"another ID": {func(r *bundle.Record) { r.KeyID = "key_other" }, "is of another bundle"},
+	} {
+		b := initBundle(t, open(t, t.TempDir()), "default")
+		_, digest := create(t, b, NewKey{})
+		r := bundle.Record{Digest: *digest, KeyID: "key_1", Kind: "secret", Environment: "live", Status: bundle.Active}
+		tt.change(&r)
+		publishRecord(t, b, r)
+		if got, err := b.Keyring().Restore(ctx, ""); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// A store of before, whose root nobody knows, stops no renewal.
+func TestRenewBesideAStoreWithoutRoot(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	b.home.Close()
+	putBack := copyOf(t, b, storeFiles(b.home.dir)[0])
+	b = reopen(t, b, func(string) {})
+	create(t, b, NewKey{})
+	b = reopen(t, b, putBack)
+	store, err := b.home.store()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.(*sqlite).write.Exec(`UPDATE published SET root = NULL, version = version + 20000`); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publisher().Renew(ctx, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// An end that is taken over changes nothing of a key's status.
+func TestRestoredEndOfARevokedKey(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	k, digest := create(t, b, NewKey{})
+	if _, err := b.Keyring().Revoke(ctx, k.ID); err != nil {
+		t.Fatal(err)
+	}
+	publishRecord(t, b, bundle.Record{Digest: *digest, KeyID: k.ID, Kind: "secret", Environment: "live", Status: bundle.Active, Expires: time.Now().Add(time.Hour).Unix()})
+	if r, err := b.Keyring().Restore(ctx, ""); err != nil || r.Changed != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if got := record(t, b, digest); !strings.Contains(got, "Status:revoked") {
+		t.Errorf("published: %s", got)
+	}
+}
+
+// Nor is a key of an environment that the policy in force does not have.
+func TestEnvironmentOfAPolicyThatIsNotInForce(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, dir)
+	b := initBundle(t, h, "default")
+	if err := os.Remove(b.path(signerFile)); err != nil {
+		t.Fatal(err)
+	}
+	document, err := os.ReadFile(b.path(policyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(document), "environments: {", "environments: {stage: , ", 1)
+	if changed == string(document) {
+		t.Fatal(string(document))
+	}
+	if err := os.WriteFile(b.path(policyFile), []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = h.Bundle("default"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "stage"}); err == nil || !strings.Contains(err.Error(), "not in the policy note in force") {
+		t.Errorf("a key of an environment that is not in force: %v", err)
+	}
+}
+
+// The life that is given to a renewal is that of what it publishes, too.
+func TestLifeOfARenewalOfTheStore(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	k, _ := create(t, b, NewKey{})
+	putBack := copyOf(t, b, b.File())
+	if _, err := b.Keyring().Revoke(ctx, k.ID); err != nil {
+		t.Fatal(err)
+	}
+	b = reopen(t, b, putBack)
+	if err := b.Publisher().Renew(ctx, Life(2*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	opened, source, err := b.OpenFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	if opened.Life() != 2*time.Hour {
+		t.Errorf("it lives for %v", opened.Life())
+	}
+}
+
+// What SQLite keeps beside the store says as much as the store.
+func TestFilesBesideTheStore(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	create(t, b, NewKey{})
+	files := storeFiles(b.home.dir)
+	for _, f := range files {
+		if err := os.Chmod(f, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := makeSQLite(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, f := range files {
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", f, info.Mode(), err)
+		}
+	}
+}
+
+// A publisher's key that no policy note lists yet does not take the place of the one
+// that signs: nothing could be published any more.
+func TestNextPublisherWaits(t *testing.T) {
+	b := initBundle(t, open(t, t.TempDir()), "default")
+	if err := os.Remove(b.path(signerFile)); err != nil { // as if elsewhere
+		t.Fatal(err)
+	}
+	if err := b.RotatePublisher(ctx); !errors.Is(err, ErrUnsigned) {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(b.path(nextPublisherFile)); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -737,3 +737,66 @@ func TestShortObject(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Once the lock was had again, others are waited for as before.
+func TestLockIsWaitedForAgain(t *testing.T) {
+	p := newPublisher(t)
+	s := NewState(filepath.Join(t.TempDir(), "state"), p.trust())
+	for range 2 {
+		unlock, err := lockedfile.MutexAt(s.path + ".lock").Lock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.locked.Load() {
+			t.Error("the lock was free, and is taken for one that stays locked")
+		}
+		s.locked.Store(true)
+		unlock()
+		if err := s.Raise(p.mark(start)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What the bundle in force needs stays, for those who begin with nothing too.
+func TestPruneKeepsTheStart(t *testing.T) {
+	p, dir := newPublisher(t), t.TempDir()
+	b, compiled := p.openPack(p.pack(start, records(200, 0)))
+	if _, err := WriteDir(dir, b, compiled); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := Prune(dir, b); err != nil || removed != 0 {
+		t.Errorf("%d files are removed, %v", removed, err)
+	}
+	if _, err := os.Stat(startPack(dir, b.Manifest.Root)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A file is the same only if it is the same file, written at the same time.
+func TestSameFile(t *testing.T) {
+	p, path := newPublisher(t), filepath.Join(t.TempDir(), "b.keystile")
+	pack := p.pack(start, records(300, 0))
+	write(t, path, pack)
+	first, err := Look(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := first.info.ModTime()
+	if err := os.Chtimes(path, at, at.Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if g, err := Look(path); err != nil || g.Same(first) {
+		t.Error("a file that was written over with the same notes looks the same")
+	}
+	write(t, path+".2", pack)
+	if err := os.Chtimes(path+".2", at, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".2", path); err != nil {
+		t.Fatal(err)
+	}
+	if g, err := Look(path); err != nil || g.Same(first) {
+		t.Error("another file with the same notes looks the same")
+	}
+}

@@ -257,3 +257,110 @@ func TestFirstBundle(t *testing.T) {
 		t.Errorf("its end is not told: %q", w.fake.log)
 	}
 }
+
+// failing is a proxy that does not do what it is asked to.
+type failing struct {
+	*fake
+	remove, add, set error
+}
+
+func (f *failing) RemoveRequestHeader(name string) error {
+	if f.remove != nil {
+		return f.remove
+	}
+	return f.fake.RemoveRequestHeader(name)
+}
+func (f *failing) AddRequestHeader(name, value string) error {
+	if f.add != nil {
+		return f.add
+	}
+	return f.fake.AddRequestHeader(name, value)
+}
+func (f *failing) SetRequestHeader(name, value string) error {
+	if f.set != nil {
+		return f.set
+	}
+	return f.fake.SetRequestHeader(name, value)
+}
+
+// A request whose key cannot be taken away, or whose identity cannot be set, goes
+// nowhere.
+func TestProxyThatDoesNotObey(t *testing.T) {
+	b, key := shop(t)
+	for name, f := range map[string]*failing{
+		"remove": {remove: errFake}, "add": {add: errFake}, "set": {set: errFake},
+	} {
+		f.fake = newFake(newShared())
+		p := New(f)
+		if err := p.Configure(configuration(t, inline(t, b), nil)); err != nil {
+			t.Fatal(err)
+		}
+		f.request("GET", "https://api.test/x", "authorization: Bearer "+key, "x-note: "+key, "x-note: stays")
+		if got := p.Request(1, false); got != Stop || f.status != 503 {
+			t.Errorf("%s: action %d, status %d", name, got, f.status)
+		}
+	}
+}
+
+// A request that ended while it waited is not decided, nor resumed.
+func TestEndedWhileItWaited(t *testing.T) {
+	b, key := shop(t)
+	w := newWorker(t, newShared(), b)
+	w.settle(t, b.Directory)
+	for id := range uint32(3) {
+		w.fake.request("GET", "https://api.test/x", "authorization: Bearer "+key)
+		if w.Request(id, false) != Wait {
+			t.Fatal("it does not wait")
+		}
+	}
+	w.ended = []uint32{1}
+	w.tick(time.Millisecond)
+	w.serve(t, b.Directory)
+	if !slices.Equal(w.resumed, []uint32{0, 2}) {
+		t.Errorf("resumed %v", w.resumed)
+	}
+}
+
+// An origin that answers once another has is not heard: nobody is decided twice.
+func TestLateAnswer(t *testing.T) {
+	b, key := shop(t)
+	w := newWorker(t, newShared(), b)
+	w.settle(t, b.Directory)
+	w.fake.request("GET", "https://api.test/x", "authorization: Bearer "+key)
+	if w.Request(1, false) != Wait {
+		t.Fatal("it does not wait")
+	}
+	w.tick(time.Millisecond)
+	first := w.calls[len(w.calls)-1]
+	w.tick(2*fetchTimeout + time.Second)
+	var second call
+	for _, c := range w.calls {
+		if c.path == first.path {
+			second = c
+		}
+	}
+	raw, err := os.ReadFile(filepath.Join(b.Directory, first.path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.done("200", "", raw)
+	second.done("200", "", raw)
+	if !slices.Equal(w.resumed, []uint32{1}) {
+		t.Errorf("resumed %v", w.resumed)
+	}
+}
+
+// An earlier use that another worker shared does not take the place of a later one.
+func TestLaterUse(t *testing.T) {
+	s := newShared()
+	now := time.Unix(1_900_000_000, 0)
+	u := newLastUsed(newFake(s), "shop")
+	u.now, u.flushed = func() time.Time { return now }, now
+	s.data["keystile.used.shop"], s.cas["keystile.used.shop"] = []byte("key_a 1899999990\n"), 1
+	u.note("key_a")
+	now = now.Add(2 * usedInterval)
+	u.tick()
+	if got := string(s.data["keystile.used.shop"]); got != "key_a 1900000000\n" {
+		t.Errorf("%q", got)
+	}
+}
