@@ -53,8 +53,12 @@ func (h *Home) Close() error {
 	return h.opened.Close()
 }
 
-// store opens the store of keys.
+// store opens the store of keys. An empty file is none: SQLite would take it for a
+// store without keys.
 func (h *Home) store() (Store, error) {
+	if info, err := os.Stat(h.storeFile()); err == nil && info.Size() == 0 {
+		return nil, fmt.Errorf("the key store %s is empty: put a copy of it there, or take over what is published with `caddy keystile keys restore`", h.storeFile())
+	}
 	s, err := h.openStore(openSQLite)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("the key store %s is gone: put a copy of it there, or take over what is published with `caddy keystile keys restore`", h.storeFile())

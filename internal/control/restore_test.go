@@ -750,6 +750,39 @@ func TestLifeOfARenewalOfTheStore(t *testing.T) {
 	}
 }
 
+// A store that is empty or damaged is not one without keys, and the error says how
+// to mend it.
+func TestRuinedStore(t *testing.T) {
+	for content, want := range map[string]string{"": "is empty: put a copy", strings.Repeat("garbage ", 1000): "move it away"} {
+		b := initBundle(t, open(t, t.TempDir()), "default")
+		k, _ := create(t, b, NewKey{})
+		ruin := func(dir string) {
+			for _, f := range storeFiles(dir) {
+				os.Remove(f)
+			}
+			if err := os.WriteFile(filepath.Join(dir, storeFile), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b = reopen(t, b, ruin)
+		if keys, err := b.Keyring().List(ctx); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("listed: %v, %v", keys, err)
+		}
+		if _, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "live"}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("created: %v", err)
+		}
+		if content != "" {
+			b = reopen(t, b, func(dir string) { os.Remove(filepath.Join(dir, storeFile)) })
+		}
+		if n, err := b.Keyring().Restore(ctx, ""); err != nil || n.Keys != 1 {
+			t.Errorf("restored: %+v, %v", n, err)
+		}
+		if _, err := b.Keyring().Show(ctx, k.ID); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // What SQLite keeps beside the store says as much as the store.
 func TestFilesBesideTheStore(t *testing.T) {
 	b := initBundle(t, open(t, t.TempDir()), "default")

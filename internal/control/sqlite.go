@@ -115,11 +115,17 @@ func prepare(db *sql.DB) error {
 }
 
 // explain says what SQLite does not: of a disk that is full it often says only
-// that input or output has failed.
+// that input or output has failed, and of a damaged file not what mends it.
 func explain(err error) error {
 	var e *driver.Error
-	if errors.As(err, &e) && e.Code()&0xff == codes.SQLITE_IOERR {
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case codes.SQLITE_IOERR:
 		return fmt.Errorf("%w: is the disk full?", err)
+	case codes.SQLITE_NOTADB, codes.SQLITE_CORRUPT:
+		return fmt.Errorf("%w: move it away, then put a copy of it there, or take over what is published with `caddy keystile keys restore`", err)
 	}
 	return err
 }
