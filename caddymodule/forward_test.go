@@ -503,3 +503,33 @@ func TestConnect(t *testing.T) {
 		t.Error("the upstream was reached")
 	}
 }
+
+// R6: a request for another host than the one that the client asked for in the handshake
+// is answered with 421, by every version of HTTP.
+func TestServerName(t *testing.T) {
+	h := newHome(t, "vinr")
+	_, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
+	s := start(t, h, []string{"vinr"}, func(s *server) string {
+		return fmt.Sprintf("http://api.vinr.com, https://api.vinr.com, http://other.vinr.com, https://other.vinr.com {\n\tkeystile vinr\n\treverse_proxy %s\n}\n", s.upstream.Listener.Addr())
+	})
+	s.ready("other.vinr.com")
+	for name, want := range map[string]int{"api.vinr.com": 200, "API.vinr.com": 200, "other.vinr.com": 421} {
+		config := &tls.Config{InsecureSkipVerify: true, ServerName: name}
+		one, two := s.client().Transport.(*http.Transport), s.clientOf("h2")
+		one.TLSClientConfig.ServerName, two.TLSClientConfig.ServerName = name, name
+		three := &http3.Transport{TLSClientConfig: config, Dial: s.dialQUIC}
+		for version, client := range map[int]http.RoundTripper{1: one, 2: two, 3: three} {
+			r, err := client.RoundTrip(newRequest(t, "GET", "https://api.vinr.com/v1/payments", "X-Api-Key: "+key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Body.Close()
+			if r.StatusCode != want || r.ProtoMajor != version {
+				t.Errorf("server name %s, HTTP/%d: %d by HTTP/%d, not %d", name, version, r.StatusCode, r.ProtoMajor, want)
+			}
+		}
+		three.Close()
+		one.CloseIdleConnections()
+		two.CloseIdleConnections()
+	}
+}

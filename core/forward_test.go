@@ -470,3 +470,35 @@ func TestHoldWithoutEnd(t *testing.T) {
 		t.Error("a key whose end was taken away ends all the same")
 	}
 }
+
+// R24: a Host line beside the authority says the same host, in whatever spelling of it,
+// or the request is refused: every one of several, and one that is no host, too.
+func TestHostLines(t *testing.T) {
+	for _, hosts := range []string{"", "{hosts: [api.test]}"} {
+		v, key := verifierWith(t, `name: x
+sources: [{header: X-Key}]
+kinds: {secret: {prefix: sk}}
+environments: {live: `+hosts+`}
+routes:
+  - {name: all, path: "/{rest...}"}
+`, "sk", bundle.Record{KeyID: "key_1", Kind: "secret"})
+		for _, tt := range []struct {
+			lines []string
+			want  policy.Reason
+		}{
+			{nil, policy.OK}, {[]string{"api.test"}, policy.OK}, {[]string{"API.test.:443"}, policy.OK}, {[]string{"api.test", "api.test"}, policy.OK},
+			{[]string{"other.test"}, policy.Malformed}, {[]string{"api.test", "other.test"}, policy.Malformed}, {[]string{"other.test", "api.test"}, policy.Malformed},
+			{[]string{"api.test:8443"}, policy.Malformed}, {[]string{""}, policy.Malformed}, {[]string{"a b"}, policy.Malformed},
+			{[]string{"api.test, other.test"}, policy.Malformed}, {[]string{"user@api.test"}, policy.Malformed},
+		} {
+			lines := core.Lines{{Name: "X-Key", Value: key}}
+			for _, l := range tt.lines {
+				lines = append(lines, core.Header{Name: "Host", Value: l})
+			}
+			d := v.Verify(&core.Request{TLS: true, Method: "GET", Authority: "api.test", Path: "/x", Headers: lines})
+			if d.Reason != tt.want {
+				t.Errorf("hosts %q, Host lines %q: %s, not %s", hosts, tt.lines, d.Reason, tt.want)
+			}
+		}
+	}
+}

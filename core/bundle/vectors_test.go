@@ -153,7 +153,8 @@ func lookUp(b *bundle.Bundle, d *credential.Digest) string {
 	return "found " + describe(rec)
 }
 
-// The vectors are built by internal/check/vectors from FORMAT.md alone.
+// The vectors are built by internal/check/vectors from FORMAT.md alone. What is there
+// twice (R51), or in another form than the one (R58), is refused.
 func TestVectors(t *testing.T) {
 	files, err := filepath.Glob("testdata/vectors/*")
 	if err != nil || len(files) < 150 {

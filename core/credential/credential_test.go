@@ -276,3 +276,14 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+// R45, R80: every character of a key is as likely as any other.
+func TestRandomTextIsEven(t *testing.T) {
+	const each = 10000
+	text := RandomText(each * len(Alphabet))
+	for _, c := range Alphabet {
+		if n := strings.Count(text, string(c)); n < each*92/100 || n > each*108/100 { // eight standard deviations
+			t.Errorf("%c is there %d times, not about %d", c, n, each)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/keystile/keystile/core/internal/wire"
@@ -36,5 +37,23 @@ func TestCodecRefuses(t *testing.T) {
 	b := Bind{Claim: "c", To: BindKeyID + 1}
 	if read(write(b.fields), new(Bind).fields) == nil {
 		t.Error("a claim that is bound to nothing known")
+	}
+}
+
+// R58: a text in a compiled policy is UTF-8, and not over its limit.
+func TestTextRefuses(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"é": true, strings.Repeat("x", maxText): true, strings.Repeat("x", maxText+1): false, "\xff": false, "a\xc3": false, "\xed\xa0\x80": false,
+	} {
+		var one string
+		var several []string
+		err := read(wire.AppendField(nil, 1, []byte(text)), func(c *codec) { c.text(1, &one) })
+		if (err == nil) != ok {
+			t.Errorf("%.10q, %d bytes: %v", text, len(text), err)
+		}
+		err = read(wire.AppendField(nil, 1, wire.AppendBytes(wire.AppendInt(nil, 1), text)), func(c *codec) { c.texts(1, &several) })
+		if (err == nil) != ok {
+			t.Errorf("%.10q, %d bytes, in a list: %v", text, len(text), err)
+		}
 	}
 }

@@ -87,3 +87,37 @@ func FuzzPath(f *testing.F) {
 		}
 	})
 }
+
+// R19, R21: a method is one exact word in upper case, and HEAD is GET.
+func TestParseMethod(t *testing.T) {
+	for m, name := range MethodNames {
+		if got, known := ParseMethod(name); !known || got != Method(m) {
+			t.Errorf("%s is %v, %v", name, got, known)
+		}
+	}
+	if got, known := ParseMethod("HEAD"); !known || got != GET {
+		t.Errorf("HEAD is %v, %v", got, known)
+	}
+	for _, bad := range []string{
+		"", "get", "Get", "head", "PR!OP", "GET /x HTTP/1.1", "GET ", " GET", "GET\t", "GET\r\n", "GET,POST", "GETS", "GE",
+		"TRACE", "CONNECT", "PROPFIND", "QUERY", "PRI", "*", "GET\x00", "\u0262ET",
+	} {
+		if m, known := ParseMethod(bad); known {
+			t.Errorf("%q is taken for %v", bad, m)
+		}
+	}
+}
+
+// R13: a query has no fragment, and no byte that a URL cannot have.
+func TestCanonicalQuery(t *testing.T) {
+	for _, good := range []string{"", "a=b&c", "a=%23&b=%2F", "?/:@!$'()*+,;=~", "q={a}|b^c"} {
+		if !CanonicalQuery(good) {
+			t.Errorf("%q is refused", good)
+		}
+	}
+	for _, bad := range []string{"#", "a#b", "a=b#", " ", "a b", "a\x00", "a\r\nb", "a\x7f", "\u00e9", "\xff"} {
+		if CanonicalQuery(bad) {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}

@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/internal/disk"
 	"github.com/keystile/keystile/policies"
 )
@@ -417,4 +420,63 @@ func tree(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return files
+}
+
+// R80: an API key is given once, when it is made, and is in no file and in nothing that
+// is listed or shown later, but for its last four characters. One of a public kind is.
+func TestKeyIsGivenOnce(t *testing.T) {
+	dir := t.TempDir()
+	b := initBundle(t, open(t, dir), "vinr")
+	made := map[string]credential.Secret{}
+	create := func(kind string) string {
+		k, secret, err := b.Keyring().Create(ctx, NewKey{Kind: kind, Environment: "live", Name: "n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made[k.ID] = secret
+		return k.ID
+	}
+	secret, public := create("secret"), create("publishable")
+	rolled, next, err := b.Keyring().Roll(ctx, secret, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made[rolled.ID] = next
+	keys, err := b.Keyring().List(ctx)
+	if err != nil || len(keys) != 3 {
+		t.Fatalf("%d keys, %v", len(keys), err)
+	}
+	for _, listed := range keys {
+		shown, err := b.Keyring().Show(ctx, listed.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := made[listed.ID].Reveal()
+		for what, k := range map[string]*Key{"listed": listed, "shown": shown} {
+			raw, err := json.Marshal(k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if has := bytes.Contains(raw, []byte(key)); has != (k.ID == public) || k.Hint != key[len(key)-4:] || k.Digest != credential.DigestOf(key) {
+				t.Errorf("%s %s: with its key: %v; ends with %q", k.Kind, what, has, k.Hint)
+			}
+		}
+	}
+	files := 0
+	if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		files++
+		raw, err := os.ReadFile(path)
+		for id, secret := range made {
+			body := secret.Reveal()[len("sk_live_"):]
+			if id != public && (bytes.Contains(raw, []byte(body)) || bytes.Contains(raw, []byte(body[:16]))) {
+				t.Errorf("%s has the key %s", path, id)
+			}
+		}
+		return err
+	}); err != nil || files < 3 {
+		t.Errorf("%d files: %v", files, err)
+	}
 }

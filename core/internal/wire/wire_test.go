@@ -88,3 +88,16 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+// R58: nothing follows the end of an object.
+func TestNothingFollows(t *testing.T) {
+	for _, text := range []string{"", "a"} {
+		raw := AppendBytes(nil, text)
+		if r := NewReader(raw); string(r.Bytes(10)) != text || r.Done() != nil {
+			t.Errorf("%q: %v", text, r.Err())
+		}
+		if r := NewReader(append(raw, 0)); r.Bytes(10) == nil || r.Done() == nil {
+			t.Errorf("a byte after %q is taken", text)
+		}
+	}
+}

@@ -54,7 +54,8 @@ func TestGood(t *testing.T) {
 	}
 }
 
-// Each mistake is an error with its place and a way to mend it.
+// Each mistake is an error with its place and a way to mend it. What is named twice is
+// one (R51).
 func TestMistakes(t *testing.T) {
 	for _, tt := range []struct{ name, old, new, want string }{
 		{"unknown field", "name: api", "name: api\nnmae: x", `good.yaml:2:1: unknown field "nmae"`},
@@ -202,6 +203,8 @@ func TestJWKS(t *testing.T) {
 		{"another algorithm", "RS256", set(jwk(pub, "a", with("alg", "RS512"))), false},
 		{"for encryption", "RS256", set(jwk(pub, "a", with("use", "enc"))), false},
 		{"for signing", "RS256", set(jwk(pub, "a", with("key_ops", []string{"sign"}))), false},
+		{"for signing too", "RS256", set(jwk(pub, "a", with("key_ops", []string{"verify", "sign"}))), false},
+		{"for nothing", "RS256", set(jwk(pub, "a", with("key_ops", []string{}))), false},
 		{"kid twice", "RS256", set(jwk(pub, "a", nil), jwk(pub, "a", nil)), false},
 		{"no kid among two", "RS256", set(jwk(pub, "a", nil), jwk(pub, "", nil)), false},
 	} {

@@ -388,4 +388,9 @@ var mutants = []mutant{
 	{"response that has left", "caddymodule/underway.go", "a.next.previous = a.previous", "_ = a.previous", inCaddy},
 	{"proxy that does not obey", "wasmfilter/internal/plugin/request.go", "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader) != nil {", "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader); false {", inPlugin},
 	{"identity that cannot be set", "wasmfilter/internal/plugin/request.go", "if p.host.SetRequestHeader(h.Name, h.Value) != nil {", "if p.host.SetRequestHeader(h.Name, h.Value); false {", inPlugin},
+	{"token's own algorithm", "core/internal/customer/customer.go", "jwt.WithValidMethods([]string{t.Algorithm}), // never", "// never", "./core/internal/customer"},
+	{"bundle that a decision began with", lookup, "s, d := c.snapshot, &c.digest", "s, d := c.verifier.current.Load(), &c.digest", inCore},
+	{"text that is not UTF-8 in a Struct", "wasmfilter/internal/plugin/structure.go", "twice || !utf8.ValidString(name) {", "twice || false && !utf8.ValidString(name) {", inPlugin},
+	{"configuration that is not UTF-8", "wasmfilter/internal/plugin/config.go", "} else if !utf8.Valid(raw) {", "} else if false && !utf8.Valid(raw) {", inPlugin},
+	{"only OPTIONS is a preflight", check, "c.method == shape.OPTIONS && c.preflight(p)", "c.preflight(p)", tables},
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // R39: an address that Envoy took from X-Forwarded-For, which has no port, is no
@@ -362,5 +363,109 @@ func TestLaterUse(t *testing.T) {
 	u.tick()
 	if got := string(s.data["keystile.used.shop"]); got != "key_a 1900000000\n" {
 		t.Errorf("%q", got)
+	}
+}
+
+// R58: a configuration that is too long is refused before it is read, as is one that is
+// nested too deep, or has a name twice, in a Struct.
+func TestConfigurationsAreBounded(t *testing.T) {
+	good := []byte(`{"bundles": {"shop": {"origins": [{"cluster": "c", "authority": "a"}], "signers": ["x"]}}}`)
+	for _, tt := range []struct {
+		length int
+		want   string
+	}{{maxConfig, ""}, {maxConfig + 1, "at most"}} {
+		raw := append(slices.Clone(good), strings.Repeat(" ", tt.length-len(good))...)
+		if _, err := parseConfig(raw); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%d bytes: %v", tt.length, err)
+		}
+	}
+	field := func(number protowire.Number, b []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), b)
+	}
+	entry := func(name string, value []byte) []byte {
+		return field(1, append(field(1, []byte(name)), field(2, value)...))
+	}
+	text := field(3, []byte("x"))
+	for name, tt := range map[string]struct {
+		raw []byte
+		ok  bool
+	}{
+		"two names":      {append(entry("a", text), entry("b", text)...), true},
+		"a name twice":   {append(entry("a", text), entry("a", text)...), false},
+		"two values":     {field(1, slices.Concat(field(1, []byte("a")), field(2, text), field(2, text))), false},
+		"no value":       {field(1, field(1, []byte("a"))), false},
+		"another field":  {append(entry("a", text), field(2, text)...), false},
+		"lists":          {entry("a", nest(text, 14, func(v []byte) []byte { return field(6, field(1, v)) })), true},
+		"too many lists": {entry("a", nest(text, 20, func(v []byte) []byte { return field(6, field(1, v)) })), false},
+		"objects":        {entry("a", nest(text, 14, func(v []byte) []byte { return field(5, entry("a", v)) })), true},
+		"too many":       {entry("a", nest(text, 20, func(v []byte) []byte { return field(5, entry("a", v)) })), false},
+	} {
+		if _, ok := structure(tt.raw); ok != tt.ok {
+			t.Errorf("%s: %v", name, ok)
+		}
+	}
+}
+
+func nest(v []byte, times int, in func([]byte) []byte) []byte {
+	for range times {
+		v = in(v)
+	}
+	return v
+}
+
+// R6: with check_sni the name that the client asked for in the handshake is that of the
+// host; without it, and where it asked for none, nothing is compared.
+func TestServerName(t *testing.T) {
+	b, key := shop(t)
+	for _, tt := range []struct {
+		check  bool
+		name   string
+		status uint32 // 0 for none
+	}{
+		{true, "api.test", 0}, {true, "API.test", 0}, {true, "", 0}, {true, "other.test", 421}, {true, "a b", 421}, {false, "other.test", 0},
+	} {
+		f := newFake(newShared())
+		p := New(f)
+		if err := p.Configure(configuration(t, inline(t, b), map[string]any{"check_sni": tt.check})); err != nil {
+			t.Fatal(err)
+		}
+		f.properties["connection.requested_server_name"] = tt.name
+		f.request("GET", "https://api.test/x", "authorization: Bearer "+key)
+		if action := p.Request(1, false); (action == Continue) != (tt.status == 0) || tt.status != 0 && uint32(f.status) != tt.status {
+			t.Errorf("check_sni %v, %q: %d", tt.check, tt.name, f.status)
+		}
+	}
+}
+
+// R58: nor does a Struct hold a text that is not UTF-8, which Envoy would not send.
+func TestStructIsUTF8(t *testing.T) {
+	text := func(s string) []byte {
+		return protowire.AppendString(protowire.AppendTag(nil, 3, protowire.BytesType), s)
+	}
+	entry := func(name string, value []byte) []byte {
+		e := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), name)
+		e = protowire.AppendBytes(protowire.AppendTag(e, 2, protowire.BytesType), value)
+		return protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), e)
+	}
+	for _, tt := range []struct {
+		name, value string
+		ok          bool
+	}{{"a", "é", true}, {"a\xff", "b", false}, {"a", "\xffb", false}} {
+		if _, err := readStruct(entry(tt.name, text(tt.value)), 0); (err == nil) != tt.ok {
+			t.Errorf("%q: %q: %v", tt.name, tt.value, err)
+		}
+	}
+}
+
+// R58: a configuration is UTF-8: encoding/json would take another byte for U+FFFD.
+func TestConfigurationIsUTF8(t *testing.T) {
+	for text, ok := range map[string]bool{
+		`{"bundles": {"shop": {"origins": [{"cluster": "c", "authority": "é"}], "signers": ["x"]}}}`:                       true,
+		"{\"bundles\": {\"shop\": {\"origins\": [{\"cluster\": \"c\", \"authority\": \"a\xff\"}], \"signers\": [\"x\"]}}}": false,
+		"{\"bundles\": {\"sh\xffop\": {\"origins\": [{\"cluster\": \"c\", \"authority\": \"a\"}], \"signers\": [\"x\"]}}}": false,
+	} {
+		if _, err := parseConfig([]byte(text)); (err == nil) != ok {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }

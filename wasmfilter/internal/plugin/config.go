@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
@@ -112,6 +113,8 @@ func parseConfig(raw []byte) (*Config, error) {
 	}
 	if asJSON, ok := structure(raw); ok {
 		raw = asJSON
+	} else if !utf8.Valid(raw) {
+		return nil, errors.New("the configuration is not UTF-8")
 	}
 	if err := checkNames(raw, reflect.TypeFor[Config]()); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -83,7 +84,7 @@ func readStruct(b []byte, depth int) (map[string]any, error) {
 		}); err != nil {
 			return err
 		}
-		if _, twice := out[name]; number != 1 || seen != 2 || twice {
+		if _, twice := out[name]; number != 1 || seen != 2 || twice || !utf8.ValidString(name) {
 			return errStruct
 		}
 		out[name] = value
@@ -103,7 +104,9 @@ func readValue(b []byte, depth int) (out any, err error) {
 		case 2:
 			out = math.Float64frombits(value)
 		case 3:
-			out = string(bytes)
+			if out = string(bytes); !utf8.Valid(bytes) {
+				err = errStruct
+			}
 		case 4:
 			out = value != 0
 		case 5:
