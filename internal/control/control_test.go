@@ -300,13 +300,12 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// A key of a kind that the policy in force does not have is not published: edges
-// would refuse all that stand in its leaf.
-func TestKindOfAPolicyThatIsNotInForce(t *testing.T) {
-	dir := t.TempDir()
-	h := open(t, dir)
+// withUnsignedPolicy is a bundle whose policy was changed, and not signed: its signers are
+// elsewhere.
+func withUnsignedPolicy(t *testing.T, old, changed string) *Bundle {
+	t.Helper()
+	h := open(t, t.TempDir())
 	b := initBundle(t, h, "default")
-	// As if its signers were elsewhere from now on.
 	if err := os.Remove(b.path(signerFile)); err != nil {
 		t.Fatal(err)
 	}
@@ -314,13 +313,22 @@ func TestKindOfAPolicyThatIsNotInForce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed := strings.Replace(string(document), "kinds:\n", "kinds:\n  robot: {prefix: bot}\n", 1)
-	if err := os.WriteFile(b.path(policyFile), []byte(changed), 0o600); err != nil {
+	if !strings.Contains(string(document), old) {
+		t.Fatalf("%q is not in the policy", old)
+	}
+	if err := os.WriteFile(b.path(policyFile), []byte(strings.Replace(string(document), old, changed, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if b, err = h.Bundle("default"); err != nil {
 		t.Fatal(err)
 	}
+	return b
+}
+
+// A key of a kind that the policy in force does not have is not published: edges
+// would refuse all that stand in its leaf.
+func TestKindOfAPolicyThatIsNotInForce(t *testing.T) {
+	b := withUnsignedPolicy(t, "kinds:\n", "kinds:\n  robot: {prefix: bot}\n")
 	if err := b.Publisher().Build(ctx); !errors.Is(err, ErrUnsigned) {
 		t.Errorf("a policy that nobody has signed: %v", err)
 	}
@@ -333,6 +341,14 @@ func TestKindOfAPolicyThatIsNotInForce(t *testing.T) {
 	}
 	if got := published(t, b); len(got) != 1 || got[k.ID] != bundle.Active {
 		t.Errorf("published: %v", got)
+	}
+}
+
+// Nor is a key of an environment that the policy in force does not have.
+func TestEnvironmentOfAPolicyThatIsNotInForce(t *testing.T) {
+	b := withUnsignedPolicy(t, "environments: {", "environments: {stage: , ")
+	if _, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "stage"}); err == nil || !strings.Contains(err.Error(), "not in the policy note in force") {
+		t.Errorf("a key of an environment that is not in force: %v", err)
 	}
 }
 

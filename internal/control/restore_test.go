@@ -701,33 +701,6 @@ func TestRestoredEndOfARevokedKey(t *testing.T) {
 	}
 }
 
-// Nor is a key of an environment that the policy in force does not have.
-func TestEnvironmentOfAPolicyThatIsNotInForce(t *testing.T) {
-	dir := t.TempDir()
-	h := open(t, dir)
-	b := initBundle(t, h, "default")
-	if err := os.Remove(b.path(signerFile)); err != nil {
-		t.Fatal(err)
-	}
-	document, err := os.ReadFile(b.path(policyFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	changed := strings.Replace(string(document), "environments: {", "environments: {stage: , ", 1)
-	if changed == string(document) {
-		t.Fatal(string(document))
-	}
-	if err := os.WriteFile(b.path(policyFile), []byte(changed), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if b, err = h.Bundle("default"); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := b.Keyring().Create(ctx, NewKey{Kind: "secret", Environment: "stage"}); err == nil || !strings.Contains(err.Error(), "not in the policy note in force") {
-		t.Errorf("a key of an environment that is not in force: %v", err)
-	}
-}
-
 // The life that is given to a renewal is that of what it publishes, too.
 func TestLifeOfARenewalOfTheStore(t *testing.T) {
 	b := initBundle(t, open(t, t.TempDir()), "default")

@@ -49,17 +49,16 @@ const (
 	inControl = "./internal/control"
 	inCommand = "./caddymodule/command"
 
-	inCaddy  = "./caddymodule"
-	onDisk   = "internal/disk/open.go"
-	plugin   = "wasmfilter/internal/plugin/plugin.go"
-	origins  = "wasmfilter/internal/plugin/source.go"
-	inPlugin = "./wasmfilter/internal/plugin"
+	inCaddy = "./caddymodule"
+	onDisk  = "internal/disk/open.go"
 
-	filter       = "wasmfilter/internal/plugin/plugin.go"
-	filterSource = "wasmfilter/internal/plugin/source.go"
-	filterNames  = "wasmfilter/internal/plugin/names.go"
-	filterLog    = "wasmfilter/internal/plugin/log.go"
-	inFilter     = "./wasmfilter/internal/plugin"
+	filter        = "wasmfilter/internal/plugin/plugin.go"
+	filterRequest = "wasmfilter/internal/plugin/request.go"
+	filterSource  = "wasmfilter/internal/plugin/source.go"
+	filterConfig  = "wasmfilter/internal/plugin/config.go"
+	filterNames   = "wasmfilter/internal/plugin/names.go"
+	filterLog     = "wasmfilter/internal/plugin/log.go"
+	inFilter      = "./wasmfilter/internal/plugin"
 )
 
 var mutants = []mutant{
@@ -325,25 +324,23 @@ var mutants = []mutant{
 	{"fork of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrRollback) {", inCaddy},
 	{"rollback of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrForked) {", inCaddy},
 	{"lock at the start", "caddymodule/memory.go", " && !errors.Is(m.err, disk.ErrLocked) {\n\t\treturn errState", " {\n\t\treturn errState", inCaddy},
-	{"whose address", "wasmfilter/internal/plugin/request.go", "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inPlugin},
-	{"ready", "wasmfilter/internal/plugin/request.go", `status, body = 503, e.name+": "+err.Error()+"\n"`, "_ = err", inPlugin},
-	{"acceptance of notes", "wasmfilter/internal/plugin/source.go", "s.accepts.Check(m, s.found, s.now())", "s.accepts.Check(m, nil, s.now())", "./wasmfilter/internal/plugin"},
-	{"clock_skew of notes", "wasmfilter/internal/plugin/source.go", "cmp.Or(int64(c.ClockSkew), int64(bundle.DefaultClockSkew))", "cmp.Or(0, int64(bundle.DefaultClockSkew))", "./wasmfilter/internal/plugin"},
-	{"what is shared is raised", origins, "err == nil && s.found.CheckSuccession(there) != nil {", "err == nil && there == nil {", inPlugin},
-	{"who has gone", "wasmfilter/internal/plugin/fetch.go", "return r == request", "return false", inPlugin},
-	{"entity tag of another", origins, "\t\ts.etag = \"\"\n", "", inPlugin},
-	{"refused bundle waits", origins, "\ts.failed = s.now()\n\tif text", "\tif text", inPlugin},
-	{"refused bundle is waited for", origins, " || !past(s.now(), s.failed, retryInterval) {", " {", inPlugin},
-	{"lease too far ahead", origins, "case ahead > 0 && ahead <= longest:", "case ahead > 0:", inPlugin},
-	{"clock set back", origins, "passed < 0 || ", "", inPlugin},
-	{"keys used last", "wasmfilter/internal/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || len(u.seen) >= 0 {", inPlugin},
+	{"whose address", filterRequest, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inFilter},
+	{"ready", filterRequest, `status, body = 503, e.name+": "+err.Error()+"\n"`, "_ = err", inFilter},
+	{"acceptance of notes", filterSource, "s.accepts.Check(m, s.found, s.now())", "s.accepts.Check(m, nil, s.now())", inFilter},
+	{"clock_skew of notes", filterSource, "cmp.Or(int64(c.ClockSkew), int64(bundle.DefaultClockSkew))", "cmp.Or(0, int64(bundle.DefaultClockSkew))", inFilter},
+	{"what is shared is raised", filterSource, "err == nil && s.found.CheckSuccession(there) != nil {", "err == nil && there == nil {", inFilter},
+	{"who has gone", "wasmfilter/internal/plugin/fetch.go", "return r == request", "return false", inFilter},
+	{"entity tag of another", filterSource, "\t\ts.etag = \"\"\n", "", inFilter},
+	{"refused bundle waits", filterSource, "\ts.failed = s.now()\n\tif text", "\tif text", inFilter},
+	{"refused bundle is waited for", filterSource, " || !past(s.now(), s.failed, retryInterval) {", " {", inFilter},
+	{"lease too far ahead", filterSource, "case ahead > 0 && ahead <= longest:", "case ahead > 0:", inFilter},
+	{"clock set back", filterSource, "passed < 0 || ", "", inFilter},
+	{"keys used last", "wasmfilter/internal/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || len(u.seen) >= 0 {", inFilter},
 
 	// the filter's source
-	{"address of no peer", "wasmfilter/internal/plugin/request.go", "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inFilter},
 	{"later notes that are shared", filterSource, "err == nil && s.found.CheckSuccession(there) != nil {", "err == nil && s.found.CheckSuccession(there) != nil && false {", inFilter},
-	{"ready without a bundle", "wasmfilter/internal/plugin/request.go", "if err := e.verifier.Status(); err != nil {", "if err := e.verifier.Status(); err != nil && false {", inFilter},
+	{"ready without a bundle", filterRequest, "if err := e.verifier.Status(); err != nil {", "if err := e.verifier.Status(); err != nil && false {", inFilter},
 	{"request that ended while it waited", "wasmfilter/internal/plugin/fetch.go", "return r == request })", "return r == request && false })", inFilter},
-	{"entity tag after a failure", filterSource, "\t\ts.etag = \"\"\n", "", inFilter},
 	{"refused bundle on every tick", filterSource, "func (s *source) refuse(err error) {\n\ts.failed = s.now()\n", "func (s *source) refuse(err error) {\n", inFilter},
 	{"keys noted as used", "wasmfilter/internal/plugin/used.go", "known || len(u.seen) < maxUsed {", "known || true {", inFilter},
 	{"names of fields", filterNames, "if own == name {", "if strings.EqualFold(own, name) {", inFilter},
@@ -352,18 +349,18 @@ var mutants = []mutant{
 	{"length of a log line's text", filterLog, "if i >= maxText {", "if i >= maxText && false {", inFilter},
 
 	// the filter
-	{"filter: TLS", "wasmfilter/internal/plugin/request.go", `if len(p.host.Property("connection", "tls_version")) == 0 {`, "if false {", inPlugin},
-	{"filter: plain HTTP reads nothing", "wasmfilter/internal/plugin/request.go", `if len(p.host.Property("connection", "tls_version")) == 0 {`, `if p.host.RequestHeaders(); len(p.host.Property("connection", "tls_version")) == 0 {`, inPlugin},
-	{"filter: trailer", "wasmfilter/internal/plugin/request.go", "return p.filterTrailers(&b.decision)", "return Continue", inPlugin},
-	{"filter: trailer of a request that waits", "wasmfilter/internal/plugin/request.go", "b.trailers = true", "b.trailers = false", inPlugin},
-	{"filter: trailer of a request that waited", "wasmfilter/internal/plugin/request.go", "if b.trailers && action == Continue {", "if false {", inPlugin},
-	{"filter: trailer of nobody's request", "wasmfilter/internal/plugin/request.go", "return p.unavailable() // nothing was said to follow", "return Continue", inPlugin},
-	{"filter: trailer for another host", "wasmfilter/internal/plugin/request.go", "case b.passed:", "case false:", inPlugin},
-	{"filter: line of several goes", "wasmfilter/internal/plugin/request.go", "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to := l.Value; l.Name == name {", inPlugin},
-	{"filter: lines of several stay", "wasmfilter/internal/plugin/request.go", "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to, ok := becomes(name, l.Value); ok && false {", inPlugin},
-	{"filter: WebSocket by HTTP/1.1 alone", "wasmfilter/internal/plugin/request.go", `r.HTTP11 = string(p.host.Property("request", "protocol")) == "HTTP/1.1"`, "r.HTTP11 = true", inPlugin},
-	{"filter: body of a WebSocket", "wasmfilter/internal/plugin/headers.go", `r.Body = r.Body || l.Value != "0"`, "", inPlugin},
-	{"filter: who ends TLS", "wasmfilter/internal/plugin/config.go", "case c.TLSTerminators != nil:", "case false:", inPlugin},
+	{"filter: TLS", filterRequest, `if len(p.host.Property("connection", "tls_version")) == 0 {`, "if false {", inFilter},
+	{"filter: plain HTTP reads nothing", filterRequest, `if len(p.host.Property("connection", "tls_version")) == 0 {`, `if p.host.RequestHeaders(); len(p.host.Property("connection", "tls_version")) == 0 {`, inFilter},
+	{"filter: trailer", filterRequest, "return p.filterTrailers(&b.decision)", "return Continue", inFilter},
+	{"filter: trailer of a request that waits", filterRequest, "b.trailers = true", "b.trailers = false", inFilter},
+	{"filter: trailer of a request that waited", filterRequest, "if b.trailers && action == Continue {", "if false {", inFilter},
+	{"filter: trailer of nobody's request", filterRequest, "return p.unavailable() // nothing was said to follow", "return Continue", inFilter},
+	{"filter: trailer for another host", filterRequest, "case b.passed:", "case false:", inFilter},
+	{"filter: line of several goes", filterRequest, "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to := l.Value; l.Name == name {", inFilter},
+	{"filter: lines of several stay", filterRequest, "if to, ok := becomes(name, l.Value); l.Name == name && ok {", "if to, ok := becomes(name, l.Value); ok && false {", inFilter},
+	{"filter: WebSocket by HTTP/1.1 alone", filterRequest, `r.HTTP11 = string(p.host.Property("request", "protocol")) == "HTTP/1.1"`, "r.HTTP11 = true", inFilter},
+	{"filter: body of a WebSocket", "wasmfilter/internal/plugin/headers.go", `r.Body = r.Body || l.Value != "0"`, "", inFilter},
+	{"filter: who ends TLS", filterConfig, "case c.TLSTerminators != nil:", "case false:", inFilter},
 
 	// what fresh eyes found that no test noticed
 	{"lines that all requests of a key share", check, "slices.Clip(set)", "set", inCore},
@@ -386,11 +383,11 @@ var mutants = []mutant{
 	{"escapes in names of keys", "internal/control/newkey.go", `if strings.Contains(s, "%") {`, "if false {", inControl},
 	{"lock that is had again", state, "s.locked.Store(false)", "", inDisk},
 	{"response that has left", "caddymodule/underway.go", "a.next.previous = a.previous", "_ = a.previous", inCaddy},
-	{"proxy that does not obey", "wasmfilter/internal/plugin/request.go", "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader) != nil {", "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader); false {", inPlugin},
-	{"identity that cannot be set", "wasmfilter/internal/plugin/request.go", "if p.host.SetRequestHeader(h.Name, h.Value) != nil {", "if p.host.SetRequestHeader(h.Name, h.Value); false {", inPlugin},
+	{"proxy that does not obey", filterRequest, "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader) != nil {", "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader); false {", inFilter},
+	{"identity that cannot be set", filterRequest, "if p.host.SetRequestHeader(h.Name, h.Value) != nil {", "if p.host.SetRequestHeader(h.Name, h.Value); false {", inFilter},
 	{"token's own algorithm", "core/internal/customer/customer.go", "jwt.WithValidMethods([]string{t.Algorithm}), // never", "// never", "./core/internal/customer"},
 	{"bundle that a decision began with", lookup, "s, d := c.snapshot, &c.digest", "s, d := c.verifier.current.Load(), &c.digest", inCore},
-	{"text that is not UTF-8 in a Struct", "wasmfilter/internal/plugin/structure.go", "twice || !utf8.ValidString(name) {", "twice || false && !utf8.ValidString(name) {", inPlugin},
-	{"configuration that is not UTF-8", "wasmfilter/internal/plugin/config.go", "} else if !utf8.Valid(raw) {", "} else if false && !utf8.Valid(raw) {", inPlugin},
+	{"text that is not UTF-8 in a Struct", "wasmfilter/internal/plugin/structure.go", "twice || !utf8.ValidString(name) {", "twice || false && !utf8.ValidString(name) {", inFilter},
+	{"configuration that is not UTF-8", filterConfig, "} else if !utf8.Valid(raw) {", "} else if false && !utf8.Valid(raw) {", inFilter},
 	{"only OPTIONS is a preflight", check, "c.method == shape.OPTIONS && c.preflight(p)", "c.preflight(p)", tables},
 }
