@@ -11,7 +11,6 @@ package wire
 import (
 	"errors"
 	"fmt"
-	"unicode/utf8"
 )
 
 // ErrTruncated is returned when a value ends before it is complete.
@@ -156,16 +155,6 @@ func (r *Reader) Int(limit uint64) uint64 {
 // Bytes reads a length of at most limit and that many bytes.
 func (r *Reader) Bytes(limit int) []byte {
 	return r.Take(int(r.Int(uint64(limit))))
-}
-
-// Text reads like [Reader.Bytes] and demands valid UTF-8.
-func (r *Reader) Text(limit int) string {
-	s := string(r.Bytes(limit))
-	if !utf8.ValidString(s) {
-		r.Fail("text is not valid UTF-8")
-		return ""
-	}
-	return s
 }
 
 // Done records an error unless the object was read to its end.
