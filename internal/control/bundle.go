@@ -12,6 +12,7 @@ import (
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/control/publish"
+	"github.com/keystile/keystile/internal/control/store"
 	"github.com/keystile/keystile/internal/disk"
 )
 
@@ -67,12 +68,12 @@ func (b *Bundle) sinks() publish.Sinks {
 }
 
 // view reads the bundle's part of the store.
-func (b *Bundle) view(ctx context.Context, read func(Tx) error) error {
-	store, err := b.home.store()
+func (b *Bundle) view(ctx context.Context, read func(store.Tx) error) error {
+	opened, err := b.home.store()
 	if err != nil {
 		return err
 	}
-	return store.View(ctx, b.Name, read)
+	return opened.View(ctx, b.Name, read)
 }
 
 // SetLife keeps the life of what is signed from now on.

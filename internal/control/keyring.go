@@ -7,7 +7,11 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/internal/control/store"
 )
+
+// Key is one key as the store keeps it.
+type Key = store.Key
 
 // Keyring is the keys of a bundle. Whatever changes one publishes the outcome.
 type Keyring struct{ bundle *Bundle }
@@ -29,13 +33,13 @@ func (r *Keyring) Create(ctx context.Context, n NewKey) (*Key, credential.Secret
 	if err != nil {
 		return nil, credential.Secret{}, err
 	}
-	err = r.bundle.Publisher().change(ctx, func(tx Tx) error { return tx.Insert(ctx, k) })
+	err = r.bundle.Publisher().change(ctx, func(tx store.Tx) error { return tx.Insert(ctx, k) })
 	return k, secret, err
 }
 
 // List returns all keys, oldest first.
 func (r *Keyring) List(ctx context.Context) (keys []*Key, err error) {
-	err = r.bundle.view(ctx, func(tx Tx) error {
+	err = r.bundle.view(ctx, func(tx store.Tx) error {
 		return tx.Each(ctx, func(k *Key) error {
 			r.describe(k)
 			keys = append(keys, k)
@@ -47,7 +51,7 @@ func (r *Keyring) List(ctx context.Context) (keys []*Key, err error) {
 
 // Show returns one key.
 func (r *Keyring) Show(ctx context.Context, id string) (k *Key, err error) {
-	err = r.bundle.view(ctx, func(tx Tx) error {
+	err = r.bundle.view(ctx, func(tx store.Tx) error {
 		k, err = tx.Get(ctx, id)
 		return err
 	})
@@ -75,7 +79,7 @@ func (r *Keyring) describe(k *Key) {
 func (r *Keyring) Roll(ctx context.Context, id string, end *time.Time) (*Key, credential.Secret, error) {
 	var k *Key
 	var secret credential.Secret
-	err := r.bundle.Publisher().change(ctx, func(tx Tx) error {
+	err := r.bundle.Publisher().change(ctx, func(tx store.Tx) error {
 		old, err := tx.Get(ctx, id)
 		if err != nil {
 			return err
@@ -106,7 +110,7 @@ func (r *Keyring) Roll(ctx context.Context, id string, end *time.Time) (*Key, cr
 // policy: see [Home.OpenWithoutPolicy].
 func (r *Keyring) Revoke(ctx context.Context, id string) (*Key, error) {
 	var k *Key
-	err := r.bundle.Publisher().change(ctx, func(tx Tx) (err error) {
+	err := r.bundle.Publisher().change(ctx, func(tx store.Tx) (err error) {
 		if k, err = tx.Get(ctx, id); err != nil || k.Status == revoked {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control/store"
 )
 
 // Restored counts what [Keyring.Restore] has taken over.
@@ -23,7 +24,7 @@ type Restored struct {
 // policy: see [Home.OpenWithoutPolicy].
 func (r *Keyring) Restore(ctx context.Context, path string) (count Restored, err error) {
 	publisher := r.bundle.Publisher()
-	err = publisher.publish(ctx, step{open: r.bundle.home.makeStore, know: func(ctx context.Context, tx Tx, last *LastSigned) error {
+	err = publisher.publish(ctx, step{open: r.bundle.home.makeStore, whole: true, know: func(ctx context.Context, tx store.Tx, last *store.LastSigned) error {
 		sources, err := publisher.witnesses(path)
 		for _, w := range sources {
 			defer w.Close()
@@ -38,7 +39,7 @@ func (r *Keyring) Restore(ctx context.Context, path string) (count Restored, err
 
 // takeOverAll makes the store know what the bundles have, that under the latest policy
 // note first: it says whose bundles count.
-func (r *Keyring) takeOverAll(ctx context.Context, tx Tx, last *LastSigned, sources []*witness, count *Restored) error {
+func (r *Keyring) takeOverAll(ctx context.Context, tx store.Tx, last *store.LastSigned, sources []*witness, count *Restored) error {
 	trust, err := r.bundle.before.trust()
 	if err != nil {
 		return err
@@ -57,7 +58,7 @@ func (r *Keyring) takeOverAll(ctx context.Context, tx Tx, last *LastSigned, sour
 		if err := checkPublisher(trust, last, opened); err != nil {
 			return err
 		}
-		last.follow(opened, compiled[opened], r.bundle.Publisher().latest())
+		follow(last, opened, compiled[opened], r.bundle.Publisher().latest())
 		if err := r.takeOver(ctx, tx, opened, count); err != nil {
 			return err
 		}
@@ -67,7 +68,7 @@ func (r *Keyring) takeOverAll(ctx context.Context, tx Tx, last *LastSigned, sour
 
 // checkPublisher refuses a bundle that none has signed who is still a publisher: what
 // was signed with a stolen key counts for nothing once a policy note does not list it.
-func checkPublisher(trust *bundle.Trust, last *LastSigned, opened *bundle.Bundle) error {
+func checkPublisher(trust *bundle.Trust, last *store.LastSigned, opened *bundle.Bundle) error {
 	if last.PolicyVersion <= opened.PolicyNote.Version {
 		return nil
 	}
@@ -101,7 +102,7 @@ func (p *Publisher) witnesses(path string) (all []*witness, err error) {
 }
 
 // takeOver makes the store know what a bundle has.
-func (r *Keyring) takeOver(ctx context.Context, tx Tx, opened *bundle.Bundle, count *Restored) error {
+func (r *Keyring) takeOver(ctx context.Context, tx store.Tx, opened *bundle.Bundle, count *Restored) error {
 	known, err := byDigest(ctx, tx)
 	if err != nil {
 		return err
@@ -110,7 +111,7 @@ func (r *Keyring) takeOver(ctx context.Context, tx Tx, opened *bundle.Bundle, co
 }
 
 // takeOverKey makes k, the store's key or nil, what r says of it.
-func takeOverKey(ctx context.Context, tx Tx, k *Key, r *bundle.Record, count *Restored) error {
+func takeOverKey(ctx context.Context, tx store.Tx, k *Key, r *bundle.Record, count *Restored) error {
 	if k == nil {
 		if len(r.Limits) > 0 {
 			return fmt.Errorf("key %s has limits, which the key store cannot hold", r.KeyID)
