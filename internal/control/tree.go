@@ -118,7 +118,7 @@ func (g *growth) put(ctx context.Context, h bundle.Hash, node []byte) error {
 // nodes calls use with every node of a tree, in its order: those that were just made,
 // which nobody else sees before the commit, and those that the store had.
 func (g *growth) nodes(ctx context.Context, tree bundle.Tree, use func(bundle.Hash, []byte) error) error {
-	return g.publisher.bundle.view(ctx, func(kept store.Tx) error {
+	err := g.publisher.bundle.view(ctx, func(kept store.Tx) error {
 		return g.note.Nodes(tree, nodesOf(func(h bundle.Hash) ([]byte, error) {
 			if node, err := g.fresh.Node(h); err == nil {
 				return node, nil
@@ -126,4 +126,9 @@ func (g *growth) nodes(ctx context.Context, tree bundle.Tree, use func(bundle.Ha
 			return kept.Node(ctx, h)
 		}), use)
 	})
+	var node *bundle.NodeError
+	if errors.As(err, &node) {
+		return fmt.Errorf("the key store has lost a part of the key tree: `caddy keystile bundle build` makes it anew from the keys: %w", err)
+	}
+	return err
 }

@@ -44,7 +44,12 @@ const (
 	lock      = "internal/control/lock.go"
 	signing   = "internal/control/signing.go"
 	keyring   = "internal/control/keyring.go"
-	sqlite    = "internal/control/sqlite.go"
+	growing   = "internal/control/tree.go"
+	sqlite    = "internal/control/store/sqlstore/sqlite.go"
+	storeTx   = "internal/control/store/sqlstore/tx.go"
+	migrating = "internal/control/store/sqlstore/migrate.go"
+	updating  = "core/bundle/update.go"
+	inStore   = "./internal/control/store/sqlstore"
 	home      = "internal/control/home.go"
 	inControl = "./internal/control"
 	inCommand = "./caddymodule/command"
@@ -297,8 +302,8 @@ var mutants = []mutant{
 	{"one publisher after the other", lock, "return l.unlock, l.err", "if l.err == nil {\n\t\t\tl.unlock()\n\t\t}\n\t\treturn func() {}, l.err", inControl},
 	{"renewal after the file's version", renewing, "p.seal(note, opened.Manifest.Version, ", "p.seal(note, 0, ", inControl},
 	{"renewal of an older copy", renewing, "if p.storeIsAhead(ctx, opened) {", "if false {", inControl},
-	{"publishing after a renewal", inForce, "p.Version = max(p.Version, b.Manifest.Version)", "_ = p", inControl},
-	{"policy note in force", inForce, "if b.PolicyNote.Version > p.PolicyVersion {", "if false {", inControl},
+	{"publishing after a renewal", inForce, "last.Version = max(last.Version, b.Manifest.Version)", "_ = last", inControl},
+	{"policy note in force", inForce, "if b.PolicyNote.Version > last.PolicyVersion {", "if false {", inControl},
 	{"life of a renewal", renewing, "life = Life(opened.Life())", "life = Life(bundle.DefaultLife)", inControl},
 	{"store that lacks something", comparing, "if err := lacks(ctx, tx, opened); err != nil {", "if err := error(nil); err != nil {", inControl},
 	{"store that lacks a key", comparing, "case k == nil || k.ID != r.KeyID:", "case k != nil && k.ID != r.KeyID:", inControl},
@@ -306,14 +311,14 @@ var mutants = []mutant{
 	{"store that lacks an end", comparing, "case end != nil:", "case false && end != nil:", inControl},
 	{"version of what is published", comparing, "if last.Version == w.manifest.Version && sameRoot {", "if sameRoot {", inControl},
 	{"directory as the witness", inForce, `if p.bundle.Directory != "" {`, "if false {", inControl},
-	{"file that is gone", comparing, "if err != nil || last.Version == 0 || last.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
+	{"file that is gone", comparing, "if err != nil || last.Version == 0 || last.Tree.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
 	{"expired key rolled", keyring, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
 	{"signing key's mode", signing, "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)", "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)", inControl},
 	{"signing key of others", private, "if OpenToOthers(info) {", "if false {", inControl},
 	{"store's mode", sqlite, "case disk.OpenToOthers(info):", "case disk.OpenToOthers(info) && false:", inControl},
-	{"listing that waits", sqlite, `connect(path, url.Values{"_txlock": {"deferred"}, `, `connect(path, url.Values{"_txlock": {"immediate"}, `, inControl},
+	{"listing that waits", sqlite, `connect(path, url.Values{"_txlock": {"deferred"}, `, `connect(path, url.Values{"_txlock": {"immediate"}, `, inStore},
 	{"publishing what is staged", publisher, "if err := staged.Place(ctx); err != nil {", "if err := error(nil); err != nil {", inControl},
-	{"store is not made by looking", home, "h.openStore(openSQLite)", "h.openStore(makeSQLite)", inControl},
+	{"store is not made by looking", home, "h.openStore(sqlstore.OpenSQLite)", "h.openStore(sqlstore.MakeSQLite)", inControl},
 
 	// locks, clocks and files
 	{"state of an audience", state, "a != bundle.DefaultAudience {", "a != a {", inDisk},
@@ -374,7 +379,24 @@ var mutants = []mutant{
 	{"scope's parameter is a word", scope, `name != "" && !strings.ContainsAny(name, "{}:/ ")`, `name != ""`, inPolicy},
 	{"list that is too short", "core/policy/codec.go", "if err == nil && count != len(items) {", "if false && count != len(items) {", inPolicy},
 	{"number that does not fit", "core/policy/codec.go", "uint64(*to) != i || i == 0", "i == 0", inPolicy},
-	{"environment that is not in force", publisher, " || !slices.Contains(note.Note.Environments, r.Environment)", "", inControl},
+	{"environment that is not in force", growing, " || !slices.Contains(g.note.Note.Environments, r.Environment)", "", inControl},
+	{"tree whose root is gone", growing, "whole = true", "_ = whole", inControl},
+	{"tree whose node is gone", growing, "if !errors.As(err, &node) {", "if true || !errors.As(err, &node) {", inControl},
+	{"edit of a status", growing, "e.ids = append(e.ids, id)", "", inControl},
+	{"edit of a new key", growing, "e.ids = append(e.ids, k.ID)", "", inControl},
+	{"nodes that are wanted an hour more", growing, "Add(-collectAfter)", "Add(0)", inControl},
+	{"nodes that a renewal wants", inForce, "last.Expires = max(last.Expires, b.Manifest.Expires)", "", inControl},
+	{"nodes that are collected", growing, "g.tx.DropNode(ctx, h, g.wanted)", "nil", inControl},
+	{"nodes of a tree that is built anew", growing, "g.tx.DropNodes(ctx, g.wanted)", "error(nil)", inControl},
+	{"store of a version to come", migrating, "case has > wants:", "case false:", inStore},
+	{"column that may be there", migrating, "err == nil && found == 0", "err == nil", inStore},
+	{"one migration at a time", migrating, "defer unlock()", "unlock()", inStore},
+	{"node that comes back", storeTx, "DO UPDATE SET node = excluded.node, wanted_until = NULL", "DO NOTHING", inStore},
+	{"edit's kind", updating, "!slices.Contains(p.Note.Kinds, c.Kind) || ", "", inBundle},
+	{"key changed twice", updating, "i > 0 && c.Digest == changes[i-1].Digest", "false", inBundle},
+	{"field that would be lost", updating, "if HashOf(u.leaf(records)) != n.hash {", "if false {", inBundle},
+	{"key that is taken out and not there", updating, "case !there:", "case false:", inBundle},
+	{"branch that fits into a leaf", updating, "if count <= leafRecords {", "if false {", inBundle},
 	{"older directory as the witness", inForce, "(w == nil || dir.manifest.Version > w.manifest.Version)", "true", inControl},
 	{"end of a revoked key", "internal/control/restore.go", "status = &k.Status", "status = new(string)\n\t\t*status = active", inControl},
 	{"limits that the store cannot hold", "internal/control/restore.go", "if len(r.Limits) > 0 {", "if false {", inControl},

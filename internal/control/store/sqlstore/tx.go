@@ -154,7 +154,7 @@ func (t *tx) Node(ctx context.Context, hash bundle.Hash) (node []byte, err error
 }
 
 func (t *tx) PutNode(ctx context.Context, hash bundle.Hash, node []byte) error {
-	return t.exec(ctx, `INSERT INTO nodes (bundle, hash, node) VALUES (?, ?, ?) ON CONFLICT (bundle, hash) DO UPDATE SET wanted_until = NULL`,
+	return t.exec(ctx, `INSERT INTO nodes (bundle, hash, node) VALUES (?, ?, ?) ON CONFLICT (bundle, hash) DO UPDATE SET node = excluded.node, wanted_until = NULL`,
 		t.bundle, hash[:], node)
 }
 
