@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/control/store"
 )
 
 func init() {
@@ -63,6 +64,7 @@ func withHome(do func(cmd *cobra.Command, args []string, h *control.Home) error)
 			return err
 		}
 		defer h.Close()
+		cmd.SetContext(store.WithActor(cmd.Context(), operator()))
 		return do(cmd, args, h)
 	})
 }

@@ -14,7 +14,7 @@ func keysCommand() *cobra.Command {
 		Use:   "keys",
 		Short: "Creates, lists, shows, rolls, revokes and restores API keys",
 	}
-	cmd.AddCommand(createCommand(), listCommand(), showCommand(), rollCommand(), revokeCommand(), restoreCommand())
+	cmd.AddCommand(createCommand(), listCommand(), showCommand(), historyCommand(), rollCommand(), revokeCommand(), restoreCommand())
 	return cmd
 }
 

@@ -33,7 +33,12 @@ func (r *Keyring) Create(ctx context.Context, n NewKey) (*Key, credential.Secret
 	if err != nil {
 		return nil, credential.Secret{}, err
 	}
-	err = r.bundle.Publisher().change(ctx, func(tx store.Tx) error { return tx.Insert(ctx, k) })
+	err = r.bundle.Publisher().change(ctx, func(tx store.Tx) error {
+		if err := tx.Insert(ctx, k); err != nil {
+			return err
+		}
+		return r.bundle.log(ctx, tx, keyCreated, k.ID, rights(k))
+	})
 	return k, secret, err
 }
 
@@ -101,7 +106,16 @@ func (r *Keyring) Roll(ctx context.Context, id string, end *time.Time) (*Key, cr
 		if err := tx.Insert(ctx, k); err != nil {
 			return err
 		}
-		return tx.SetStatus(ctx, old.ID, deprecated, end, nil)
+		if err := tx.SetStatus(ctx, old.ID, deprecated, end, nil); err != nil {
+			return err
+		}
+		if end == nil {
+			end = old.Expires
+		}
+		if err := r.bundle.log(ctx, tx, keyCreated, k.ID, rights(k)); err != nil {
+			return err
+		}
+		return r.bundle.log(ctx, tx, keyRolled, old.ID, ends(k.ID, end))
 	})
 	return k, secret, err
 }
@@ -116,7 +130,10 @@ func (r *Keyring) Revoke(ctx context.Context, id string) (*Key, error) {
 		}
 		now := r.bundle.home.now().UTC().Truncate(time.Second)
 		k.Status, k.Revoked = revoked, &now
-		return tx.SetStatus(ctx, id, revoked, nil, &now)
+		if err := tx.SetStatus(ctx, id, revoked, nil, &now); err != nil {
+			return err
+		}
+		return r.bundle.log(ctx, tx, keyRevoked, id, "")
 	})
 	return k, err
 }

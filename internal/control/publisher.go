@@ -137,6 +137,12 @@ func (p *Publisher) next(ctx context.Context, tx store.Tx, s step) (*publish.Sig
 	if err != nil {
 		return nil, err
 	}
+	if note.Note.Version != before.PolicyVersion {
+		detail := fmt.Sprintf("version %d, policy %s", note.Note.Version, note.Note.PolicyHash)
+		if err := p.bundle.log(ctx, tx, policyPublished, "", detail); err != nil {
+			return nil, err
+		}
+	}
 	return p.seal(note, last.Version, p.bundle.lifetime(), tree, func(use func(bundle.Hash, []byte) error) error { return g.nodes(ctx, tree, use) })
 }
 

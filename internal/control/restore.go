@@ -107,17 +107,21 @@ func (r *Keyring) takeOver(ctx context.Context, tx store.Tx, opened *bundle.Bund
 	if err != nil {
 		return err
 	}
-	return opened.Walk(func(rec *bundle.Record) error { return takeOverKey(ctx, tx, known[rec.Digest], rec, count) })
+	return opened.Walk(func(rec *bundle.Record) error { return r.bundle.takeOverKey(ctx, tx, known[rec.Digest], rec, count) })
 }
 
 // takeOverKey makes k, the store's key or nil, what r says of it.
-func takeOverKey(ctx context.Context, tx store.Tx, k *Key, r *bundle.Record, count *Restored) error {
+func (b *Bundle) takeOverKey(ctx context.Context, tx store.Tx, k *Key, r *bundle.Record, count *Restored) error {
 	if k == nil {
 		if len(r.Limits) > 0 {
 			return fmt.Errorf("key %s has limits, which the key store cannot hold", r.KeyID)
 		}
 		count.Keys++
-		return tx.Insert(ctx, keyOf(r))
+		k := keyOf(r)
+		if err := tx.Insert(ctx, k); err != nil {
+			return err
+		}
+		return b.log(ctx, tx, keyRestored, k.ID, rights(k)+", "+k.Status)
 	}
 	if k.ID != r.KeyID {
 		return fmt.Errorf("key %s is called %s in the key store: it is of another bundle", r.KeyID, k.ID)
@@ -130,7 +134,14 @@ func takeOverKey(ctx context.Context, tx store.Tx, k *Key, r *bundle.Record, cou
 		status = &k.Status
 	}
 	count.Changed++
-	return tx.SetStatus(ctx, k.ID, *status, end, nil)
+	if err := tx.SetStatus(ctx, k.ID, *status, end, nil); err != nil {
+		return err
+	}
+	detail := *status
+	if end != nil {
+		detail += ", until " + end.Format(time.RFC3339)
+	}
+	return b.log(ctx, tx, keyRestored, k.ID, detail)
 }
 
 // keyOf is what a bundle tells of a key.

@@ -97,6 +97,19 @@ type Actor struct {
 	From string `json:"from,omitempty"` // the machine or address
 }
 
+type actorKey struct{}
+
+// WithActor returns a context in which a makes the changes.
+func WithActor(ctx context.Context, a Actor) context.Context {
+	return context.WithValue(ctx, actorKey{}, a)
+}
+
+// ActorOf is who makes the changes in a context; the zero value if nobody said so.
+func ActorOf(ctx context.Context) Actor {
+	a, _ := ctx.Value(actorKey{}).(Actor)
+	return a
+}
+
 // ErrNotFound is returned for a key that the bundle does not have.
 var ErrNotFound = errors.New("no such key")
 
