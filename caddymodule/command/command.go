@@ -29,12 +29,16 @@ A home folder (--home) keeps the key store and one folder for each bundle, with
 its policy, its signing keys and the packed file that edges read. Every command
 that changes keys builds and signs the bundle; a running edge takes it over
 within a second.`,
-		CobraFunc: func(cmd *cobra.Command) {
-			cmd.PersistentFlags().String("home", defaultHome(), "Folder of the key store and the bundles; $KEYSTILE_HOME sets the default")
-			cmd.PersistentFlags().Bool("json", false, "Print JSON")
-			cmd.AddCommand(initCommand(), keysCommand(), bundleCommand(), policyCommand(), tokenCommand(), regexpCommand())
-		},
+		CobraFunc: addCommands,
 	})
+}
+
+// addCommands makes cmd `caddy keystile`.
+func addCommands(cmd *cobra.Command) {
+	cmd.PersistentFlags().String("home", defaultHome(), "Folder of the key store and the bundles; $KEYSTILE_HOME sets the default")
+	cmd.PersistentFlags().Bool("json", false, "Print JSON")
+	cmd.AddCommand(initCommand(), keysCommand(), bundleCommand(), policyCommand(), tokenCommand(), regexpCommand())
+	strict(cmd)
 }
 
 func defaultHome() string {

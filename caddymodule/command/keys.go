@@ -12,9 +12,9 @@ import (
 func keysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Creates, lists, shows, rolls, revokes and restores API keys",
+		Short: "Creates, lists, finds, shows, rolls, revokes and restores API keys",
 	}
-	cmd.AddCommand(createCommand(), listCommand(), showCommand(), historyCommand(), rollCommand(), revokeCommand(), restoreCommand())
+	cmd.AddCommand(createCommand(), listCommand(), findCommand(), showCommand(), historyCommand(), rollCommand(), revokeCommand(), restoreCommand())
 	return cmd
 }
 

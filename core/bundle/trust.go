@@ -101,7 +101,8 @@ func parseVerifier(s string) (v verifier, err error) {
 	}
 	v.Verifier, err = note.NewVerifier(s)
 	if err != nil {
-		return v, fmt.Errorf("verifier key %q is malformed: it has the form name+hash+base64", s)
+		// What it is instead may be a secret.
+		return v, errors.New("what is given as a verifier key is malformed: it has the form name+hash+base64, as in signers.txt of the bundle's folder")
 	}
 	// NewVerifier has checked the form and the hash; the key itself is ours to check.
 	_, rest, _ := strings.Cut(s, "+")

@@ -92,8 +92,8 @@ func (h *Home) openStore(open func(string) (store.Store, error)) (store.Store, e
 	return s, err
 }
 
-// bundles are the names of the home's bundles, in byte order.
-func (h *Home) bundles() ([]string, error) {
+// Bundles are the names of the home's bundles, in byte order.
+func (h *Home) Bundles() ([]string, error) {
 	found, err := filepath.Glob(filepath.Join(h.dir, "*", settingsFile))
 	var names []string
 	for _, f := range found {
@@ -133,7 +133,7 @@ func (h *Home) OpenWithoutPolicy(name string) (*Bundle, error) {
 
 // onlyBundle is the name of the only bundle there is.
 func (h *Home) onlyBundle() (string, error) {
-	names, err := h.bundles()
+	names, err := h.Bundles()
 	switch {
 	case err != nil:
 		return "", err

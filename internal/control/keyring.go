@@ -66,6 +66,19 @@ func (r *Keyring) Show(ctx context.Context, id string) (k *Key, err error) {
 	return k, err
 }
 
+// Find returns the key whose API key a text is, or an error that wraps
+// [store.ErrNotFound].
+func (r *Keyring) Find(ctx context.Context, apiKey string) (k *Key, err error) {
+	err = r.bundle.view(ctx, func(tx store.Tx) error {
+		k, err = tx.Find(ctx, credential.DigestOf(apiKey))
+		return err
+	})
+	if err == nil {
+		r.describe(k)
+	}
+	return k, err
+}
+
 // describe fills in what follows from time.
 func (r *Keyring) describe(k *Key) {
 	now := r.bundle.home.now()
@@ -92,6 +105,9 @@ func (r *Keyring) Roll(ctx context.Context, id string, end *time.Time) (*Key, cr
 		r.describe(old)
 		if old.Status == revoked || old.Status == statusExpired {
 			return fmt.Errorf("key %s is %s and cannot be rolled: create a new one", id, old.Status)
+		}
+		if now := r.bundle.home.now(); end != nil && !end.After(now) {
+			return fmt.Errorf("the end %s is past, and would end key %s at once: give a later one, or create a key and revoke this one", end.Format(time.RFC3339), id)
 		}
 		if end != nil && old.Expires != nil && old.Expires.Before(*end) {
 			end = nil // it ends earlier by itself

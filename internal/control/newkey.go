@@ -2,9 +2,12 @@ package control
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/net/publicsuffix"
 
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
@@ -77,10 +80,42 @@ func allow(p *policy.Policy, n *NewKey, now time.Time) (kind policy.Kind, err er
 	if err := restrictable(p, n); err != nil {
 		return kind, err
 	}
-	if n.Expires != nil && !n.Expires.After(now) {
-		return kind, fmt.Errorf("expiry %s is past", n.Expires.Format(time.RFC3339))
+	return kind, bites(n, now)
+}
+
+// bites refuses times and limits that cannot be meant: with them a key works never, or
+// a limit holds nobody.
+func bites(n *NewKey, now time.Time) error {
+	switch {
+	case n.Expires == nil:
+	case !n.Expires.After(now):
+		return fmt.Errorf("expiry %s is past", n.Expires.Format(time.RFC3339))
+	case n.NotBefore != nil && !n.NotBefore.Before(*n.Expires):
+		return fmt.Errorf("the key would begin to work at %s, when it has expired (%s): let it begin earlier or expire later",
+			n.NotBefore.Format(time.RFC3339), n.Expires.Format(time.RFC3339))
 	}
-	return kind, nil
+	for _, s := range n.IPs {
+		if p, err := netip.ParsePrefix(s); err == nil && p.Bits() == 0 {
+			return fmt.Errorf("IP prefix %q holds every address, and limits nothing: leave it out", s)
+		}
+	}
+	for _, s := range n.Referrers {
+		if _, host, ok := strings.Cut(s, "://*."); ok {
+			host, _, _ = strings.Cut(host, ":")
+			if suffix, _ := publicsuffix.PublicSuffix(host); suffix == host {
+				return fmt.Errorf("referrer %q allows everybody who has a name under %s: name a host of your own, like https://*.example.com", s, host)
+			}
+		}
+	}
+	for _, s := range n.Endpoints {
+		switch {
+		case strings.Contains(s, "*"):
+			return fmt.Errorf("endpoint %q: a star is only a star there: write {name} for one part of the path, and {rest...} for all that follows", s)
+		case strings.ContainsAny(s, "?#"):
+			return fmt.Errorf("endpoint %q: it is a path without a query: queries are not looked at", s)
+		}
+	}
+	return nil
 }
 
 // plainNames refuses a tenant or a scope that holds "%": edges compare both with

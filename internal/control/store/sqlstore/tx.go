@@ -80,6 +80,15 @@ func (t *tx) Get(ctx context.Context, id string) (*store.Key, error) {
 	return k, err
 }
 
+func (t *tx) Find(ctx context.Context, d credential.Digest) (*store.Key, error) {
+	row := t.sql.QueryRowContext(ctx, `SELECT `+columns+` FROM keys WHERE bundle = ? AND digest = ?`, t.bundle, d[:])
+	k, err := scanKey(row.Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, store.ErrNotFound
+	}
+	return k, err
+}
+
 func (t *tx) Each(ctx context.Context, use func(*store.Key) error) error {
 	rows, err := t.sql.QueryContext(ctx, `SELECT `+columns+` FROM keys WHERE bundle = ? ORDER BY created, id`, t.bundle)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/internal/control/store"
 )
 
@@ -108,6 +109,9 @@ func sameKey(t *testing.T, s, other store.Store) {
 			if err == nil && !reflect.DeepEqual(got, want) {
 				t.Errorf("%+v instead of %+v", got, want)
 			}
+			if found, e := tx.Find(t.Context(), want.Digest); e != nil || !reflect.DeepEqual(found, want) {
+				t.Errorf("by its digest: %+v, %v", found, e)
+			}
 			return err
 		})
 	}
@@ -116,6 +120,9 @@ func sameKey(t *testing.T, s, other store.Store) {
 func notThere(t *testing.T, s, _ store.Store) {
 	view(t, s, func(tx store.Tx) error {
 		if _, err := tx.Get(t.Context(), "key_none"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%v", err)
+		}
+		if _, err := tx.Find(t.Context(), credential.Digest{1}); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%v", err)
 		}
 		if _, err := tx.Node(t.Context(), bundle.Hash{1}); !errors.Is(err, store.ErrNoNode) {
@@ -196,6 +203,9 @@ func apart(t *testing.T, s, _ store.Store) {
 	if err := s.Update(t.Context(), "other", func(tx store.Tx) error {
 		if _, err := tx.Get(t.Context(), Key(1).ID); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("another bundle's key: %v", err)
+		}
+		if _, err := tx.Find(t.Context(), Key(1).Digest); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("another bundle's key by its digest: %v", err)
 		}
 		if _, err := tx.Node(t.Context(), bundle.Hash{1}); !errors.Is(err, store.ErrNoNode) {
 			t.Errorf("another bundle's node: %v", err)
