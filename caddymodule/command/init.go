@@ -27,7 +27,7 @@ signer and a publisher, and the first signed file, without keys.
 --policy is a shipped policy (` + strings.Join(policies.Names(), ", ") + `) or a file in the
 language that policies/README.md describes. --host replaces the policy's host
 names: "live=api.example.net" those of an environment, "api.example.net" those
-that are bound to none. Repeat it for several.
+on which keys of every environment work. Repeat it for several.
 
 Move the standby key to a safe place: edges trust it too, so that the active one
 can be replaced.
@@ -108,6 +108,10 @@ func printMade(w io.Writer, b *control.Bundle, n control.NewBundle) {
 		fmt.Fprintf(w, "It is published once %d of its policy signers have signed: see `caddy keystile policy note --help`.\n", n.Threshold)
 	} else {
 		fmt.Fprintf(w, "Keep standby-signer.key in %s offline: edges trust it too.\n", filepath.Dir(b.File()))
+	}
+	if shared := b.Hosts[""]; len(shared) > 0 && len(b.Policy.Environments) > 1 {
+		fmt.Fprintf(w, "Keys of every environment (%s) work on %s. To part them, give each its own: --host %s=HOST --host %s=HOST.\n\n",
+			strings.Join(b.Policy.Environments, ", "), strings.Join(shared, ", "), b.Policy.Environments[0], b.Policy.Environments[1])
 	}
 	fmt.Fprintf(w, "For the global options of a Caddyfile:\n\n\tkeystile {\n\t\tbundle %s {\n\t\t\tfile        %s\n\t\t\tsigner_file %s\n", b.Name, b.File(), b.TrustFile())
 	// Without these an edge would believe one signer alone, or another audience.

@@ -44,6 +44,8 @@ const (
 	lock      = "internal/control/lock.go"
 	signing   = "internal/control/signing.go"
 	keyring   = "internal/control/keyring.go"
+	usage     = "caddymodule/command/usage.go"
+	newKey    = "internal/control/newkey.go"
 	growing   = "internal/control/tree.go"
 	sqlite    = "internal/control/store/sqlstore/sqlite.go"
 	storeTx   = "internal/control/store/sqlstore/tx.go"
@@ -379,6 +381,17 @@ var mutants = []mutant{
 	{"scope's parameter is a word", scope, `name != "" && !strings.ContainsAny(name, "{}:/ ")`, `name != ""`, inPolicy},
 	{"list that is too short", "core/policy/codec.go", "if err == nil && count != len(items) {", "if false && count != len(items) {", inPolicy},
 	{"number that does not fit", "core/policy/codec.go", "uint64(*to) != i || i == 0", "i == 0", inPolicy},
+	{"command that is not understood", usage, "if cmd.RunE == nil {", "if false {", inCommand},
+	{"secret as an argument", usage, "look(fmt.Sprintf(\"argument %d\", i+1), a)", "_, _ = i, a", inCommand},
+	{"secret as a flag", usage, "look(\"--\"+f.Name, f.Value.String())", "_ = f", inCommand},
+	{"secret in an error", usage, "return quiet{err}", "return err", inCommand},
+	{"secret in a misuse", usage, "cmd.PrintErrln(\"Error:\", quiet{err})", "cmd.PrintErrln(\"Error:\", err)", inCommand},
+	{"key of another bundle by its digest", storeTx, "WHERE bundle = ? AND digest = ?`, t.bundle, d[:])", "WHERE digest = ?`, d[:])", inStore},
+	{"rolled key's end in the past", keyring, "end != nil && !end.After(now)", "false", inCommand},
+	{"end before the beginning", newKey, "case n.NotBefore != nil && !n.NotBefore.Before(*n.Expires):", "case false:", inCommand},
+	{"prefix of every address", newKey, "p.Bits() == 0", "false", inCommand},
+	{"referrer of a public suffix", newKey, "suffix == host", "suffix == host && false", inCommand},
+	{"star in an endpoint", newKey, "case strings.Contains(s, \"*\"):", "case false:", inCommand},
 	{"environment that is not in force", growing, " || !slices.Contains(g.note.Note.Environments, r.Environment)", "", inControl},
 	{"tree whose root is gone", growing, "whole = true", "_ = whole", inControl},
 	{"tree whose node is gone", growing, "if !errors.As(err, &node) {", "if true || !errors.As(err, &node) {", inControl},
