@@ -109,9 +109,9 @@ func (c *check) verifyOnce() (d Decision) {
 	return c.verify()
 }
 
-// Show quotes something of the request for people. It does not if that holds an API
-// key, a customer token or another credential of the request, or what could be one.
-func (e *Explanation) Show(s string) string { return e.check.show(s) }
+// Show is s, which is something of the request, unless that holds an API key, a customer
+// token or another credential of the request, or what could be one.
+func (e *Explanation) Show(s string) string { return e.check.bare(s) }
 
 // step is how far a decision has come.
 type step uint8
@@ -579,7 +579,7 @@ func (t *describer) scope() {
 	t.that(c.scopeAllowed(route, p.Kinds[c.kind].Scoped), policy.Scope, "%s", line)
 }
 
-// show quotes s, or says that it does not: see [Explanation.Show].
+// show is bare in quotes, and not longer than a line.
 func (c *check) show(s string) string {
 	if c.secret(s) {
 		return hidden
@@ -591,7 +591,7 @@ func (c *check) show(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// bare is s without quotes, or says that it does not show it.
+// bare is s, or says that it is not shown: see [Explanation.Show].
 func (c *check) bare(s string) string {
 	if c.secret(s) {
 		return hidden
