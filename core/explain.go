@@ -612,8 +612,9 @@ func (c *check) secret(s string) bool {
 	if p.Grammar().Within(s) || p.Grammar().Within(plain) {
 		return true
 	}
-	for _, head := range heads(p) {
-		if strings.Contains(s, head) || strings.Contains(plain, head) {
+	folded := strings.ToLower(plain)
+	for _, env := range p.Environments {
+		if strings.Contains(folded, "_"+env+"_") { // a key that is cut, mistyped or in capitals
 			return true
 		}
 	}
