@@ -608,13 +608,9 @@ func (c *check) secret(s string) bool {
 		return true
 	}
 	p := c.snapshot.bundle.Policy
-	plain := ascii.Unescape(s)
-	if p.Grammar().Within(s) || p.Grammar().Within(plain) {
-		return true
-	}
-	folded := strings.ToLower(plain)
+	folded := strings.ToLower(ascii.Unescape(s))
 	for _, env := range p.Environments {
-		if strings.Contains(folded, "_"+env+"_") { // a key that is cut, mistyped or in capitals
+		if strings.Contains(folded, "_"+env+"_") { // also of a key that is cut, mistyped or in capitals
 			return true
 		}
 	}

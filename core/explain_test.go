@@ -143,15 +143,25 @@ func TestExplainKey(t *testing.T) {
 	}
 }
 
-// What breaks a decision is a denial when it is explained, too.
+// What breaks a decision is a denial when it is explained, too, whichever step it breaks.
 func TestExplainPanics(t *testing.T) {
 	now := time.Now()
 	key, rec := newKey(t, "key_1")
+	if err := rec.Restrict([]string{"192.0.2.0/24"}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
 	v := newVerifier(t, core.Config{})
 	if err := v.Activate(newPublisher(t, compiled(t, "default"), now).bundle(now, rec)); err != nil {
 		t.Fatal(err)
 	}
-	r := request(key)
-	r.Headers = panics{}
-	agrees(t, v.Explain(r), v.Verify(r))
+	noLines, noAddress := request(key), request(key)
+	noLines.Headers = panics{}
+	noAddress.ClientIP = func() netip.Addr { panic("broken host") }
+	for step, r := range map[string]*core.Request{"transport": noLines, "permission": noAddress} {
+		e := v.Explain(r)
+		agrees(t, e, v.Verify(r))
+		if last := e.Steps[len(e.Steps)-1]; last.Name != step || last.Reason != policy.Internal || e.Show(key) == key {
+			t.Errorf("%s: it ended at the step %s with %s", step, last.Name, last.Reason)
+		}
+	}
 }

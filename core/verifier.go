@@ -4,6 +4,7 @@
 // Make a [Verifier], give it a bundle with [Verifier.Activate], and call
 // [Verifier.Verify] for every request. The hosts translate their request into a
 // [Request] and a [Decision] back into their terms; they decide nothing.
+// [Verifier.Explain] says why a request is decided as it is.
 //
 // The package does no I/O, takes the clock as a function and imports no host.
 package core

@@ -34,8 +34,8 @@ the API key does not get into the shell's history:
   caddy keystile explain <command.txt
 
 or with --method, --url and --header. --key-id takes the place of a key whose text
-is not at hand: the decision is as if that key had been sent. A key or a token is
-never printed.
+is not at hand: the decision is as if that key had been sent too. A key or a token
+is never printed.
 
 --file names another bundle than the home's, with the signers to trust. --policy is
 a policy that is not published yet: it decides with the bundle's hosts, key sets and
