@@ -4,6 +4,7 @@
 // Make a [Verifier], give it a bundle with [Verifier.Activate], and call
 // [Verifier.Verify] for every request. The hosts translate their request into a
 // [Request] and a [Decision] back into their terms; they decide nothing.
+// [Verifier.Explain] says why a request is decided as it is.
 //
 // The package does no I/O, takes the clock as a function and imports no host.
 package core
@@ -174,15 +175,18 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 	c := checks.Get().(*check)
 	defer func() {
 		if p := recover(); p != nil {
-			// Nothing of the broken check, or of its request, is used again.
-			d = Decision{policy: c.decision.policy, Err: fmt.Errorf("panic: %v", p)}
-			d.deny(policy.Internal, nil, nil)
+			d = c.panicked(p) // nothing of the broken check, or of its request, is used again
 			return
 		}
 		*c = check{long: c.long[:0]}
 		checks.Put(c)
 	}()
 	c.verifier, c.request, c.snapshot = v, r, v.current.Load()
+	return c.verify()
+}
+
+// verify is the decision, with the answer of a denial.
+func (c *check) verify() Decision {
 	if c.snapshot != nil {
 		c.decision.policy = c.snapshot.bundle.Policy
 	}
@@ -190,4 +194,11 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 		c.decision.deny(reason, c.lines, c.match.Route)
 	}
 	return c.decision
+}
+
+// panicked is the decision of a check that went wrong.
+func (c *check) panicked(p any) Decision {
+	d := Decision{policy: c.decision.policy, Err: fmt.Errorf("panic: %v", p)}
+	d.deny(policy.Internal, nil, nil)
+	return d
 }

@@ -37,7 +37,7 @@ within a second.`,
 func addCommands(cmd *cobra.Command) {
 	cmd.PersistentFlags().String("home", defaultHome(), "Folder of the key store and the bundles; $KEYSTILE_HOME sets the default")
 	cmd.PersistentFlags().Bool("json", false, "Print JSON")
-	cmd.AddCommand(initCommand(), keysCommand(), bundleCommand(), policyCommand(), tokenCommand(), regexpCommand())
+	cmd.AddCommand(initCommand(), keysCommand(), bundleCommand(), policyCommand(), tokenCommand(), regexpCommand(), explainCommand())
 	strict(cmd)
 }
 

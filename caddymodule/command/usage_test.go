@@ -88,7 +88,7 @@ func TestCommandsKeepSecrets(t *testing.T) {
 			ways = append(ways, append(path[:len(path):len(path)], "--"+secret), append(path[:len(path):len(path)], "x", "--x="+secret))
 			for _, args := range ways {
 				said, err := give(t, secret+"\n", args...)
-				if err == nil {
+				if err == nil && cmd.Annotations[takesSecrets] == "" {
 					t.Errorf("%s: %s is taken in %q", name, what, strings.ReplaceAll(strings.Join(args, " "), secret, "SECRET"))
 				}
 				if strings.Contains(said, body) {

@@ -110,13 +110,19 @@ func (b *Bundle) compile(keySets map[string][]byte) error {
 	if err != nil {
 		return err
 	}
+	b.Policy, err = b.Compile(b.path(policyFile), document, keySets)
+	return err
+}
+
+// Compile compiles a policy as the bundle would have it: with its hosts, and with its
+// key sets of customer tokens, which those given replace. It changes nothing.
+func (b *Bundle) Compile(file string, document []byte, keySets map[string][]byte) (*policy.Policy, error) {
 	kept, err := b.keySets()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	maps.Copy(kept, keySets)
-	b.Policy, err = compile.Compile(b.path(policyFile), document, compile.Options{Hosts: b.Hosts, KeySets: kept})
-	return err
+	return compile.Compile(file, document, compile.Options{Hosts: b.Hosts, KeySets: kept})
 }
 
 // keySets are the key sets of customer tokens that are kept, by name.

@@ -3,6 +3,7 @@ package main
 // Where tests are.
 const (
 	tables   = "./policies"
+	inTable  = "./policies/table"
 	inCore   = "./core"
 	inPolicy = "./core/policy"
 )
@@ -13,6 +14,7 @@ const (
 	pattern    = "core/policy/pattern.go"
 	scope      = "core/policy/scope.go"
 	lookup     = "core/lookup.go"
+	explain    = "core/explain.go"
 	query      = "core/shape/query.go"
 	answer     = "core/answer.go"
 	path       = "core/shape/path.go"
@@ -424,5 +426,24 @@ var mutants = []mutant{
 	{"bundle that a decision began with", lookup, "s, d := c.snapshot, &c.digest", "s, d := c.verifier.current.Load(), &c.digest", inCore},
 	{"text that is not UTF-8 in a Struct", "wasmfilter/internal/plugin/structure.go", "twice || !utf8.ValidString(name) {", "twice || false && !utf8.ValidString(name) {", inFilter},
 	{"configuration that is not UTF-8", filterConfig, "} else if !utf8.Valid(raw) {", "} else if false && !utf8.Valid(raw) {", inFilter},
+	{"step of the bundle noted", check, "\tc.step = stepBundle\n", "", inCore},
+	{"step of the shape noted", check, "\tc.step = stepShape\n", "", inTable},
+	{"step of one request noted", check, "\tc.step = stepOneRequest\n", "", inTable},
+	{"step of the route noted", check, "\tc.step = stepRoute\n", "", inTable},
+	{"step of the credential noted", check, "\tc.step = stepCredential\n", "", inTable},
+	{"step of the key elsewhere noted", check, "\tc.step = stepKeyElsewhere\n", "", inTable},
+	{"step of the lookup noted", check, "\tc.step = stepLookup\n", "", inTable},
+	{"step of the validity noted", check, "\tc.step = stepValidity\n", "", inTable},
+	{"step of the customer token noted", check, "\tc.step = stepCustomerToken\n", "", inTable},
+	{"step of the permission noted", check, "\tc.step = stepPermission\n", "", inTable},
+	{"key that stands for another", lookup, "if c.standsFor != nil {", "if false {", inCore},
+	{"panic while explaining", explain, "if p := recover(); p != nil {", "if p := any(nil); p != nil {", inCore},
+	{"panic while describing", explain, "defer func() { _ = recover() }() // what", "// what", inCore},
+	{"key in an explanation", explain, `if strings.Contains(folded, "_"+env+"_") {`, "if env == folded {", inCore},
+	{"escaped key in an explanation", explain, "strings.ToLower(ascii.Unescape(s))", `strings.ToLower(s + ascii.Unescape(""))`, inCommand},
+	{"token in an explanation", explain, "if len(secret) >= shortestSecret && credential", "if false && credential", inCommand},
+	{"key given as its ID", "caddymodule/command/explain.go", "case b.Policy.Grammar().Within(id):", "case false:", inCommand},
+	{"key given as an option", "caddymodule/command/curl.go", "\t\treturn \"(not shown)\"", "\t\treturn s", inCommand},
+	{"kind that a candidate lacks", "caddymodule/command/explain.go", "if p.KindIndex(r.Kind) < 0 {", "if false {", inCommand},
 	{"only OPTIONS is a preflight", check, "c.method == shape.OPTIONS && c.preflight(p)", "c.preflight(p)", tables},
 }
