@@ -115,6 +115,27 @@ func (v *Verifier) Wait() {
 	v.nodes.Wait()
 }
 
+// CacheUse is how many bytes a cache takes, and may take.
+type CacheUse struct {
+	Bytes int64 `json:"bytes"`
+	Limit int64 `json:"limit"`
+}
+
+// CacheUses are those of a verifier's caches.
+type CacheUses struct {
+	Records CacheUse `json:"records"`
+	Nodes   CacheUse `json:"nodes"`
+	Tokens  CacheUse `json:"tokens"`
+}
+
+// CacheUses says how full the caches are.
+func (v *Verifier) CacheUses() (u CacheUses) {
+	u.Records = CacheUse{v.records.Used(), v.records.Limit()}
+	u.Nodes.Bytes, u.Nodes.Limit = v.nodes.Used()
+	u.Tokens.Bytes, u.Tokens.Limit = v.tokens.Used()
+	return u
+}
+
 // Check says why b cannot become the active bundle: see [bundle.Acceptance].
 func (v *Verifier) Check(b *bundle.Bundle) error {
 	accepts := bundle.Acceptance{MinVersion: v.config.MinVersion, ClockSkew: v.config.ClockSkew}
