@@ -172,7 +172,8 @@ func (g *guard) watchStatus() {
 	}
 	g.status = status
 	if err != nil {
-		g.tell("every request is denied", err)
+		// It is what is so, and not what went wrong last: see [guard.tell].
+		g.logger.Load().Error("every request is denied", logFields(g.name, err)...)
 	} else {
 		g.tell("requests are decided", nil)
 	}
