@@ -187,7 +187,10 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 		c.decision.policy = c.snapshot.bundle.Policy
 	}
 	if reason := c.decide(); reason != policy.OK {
+		c.decision.route, c.decision.environments = c.match.Route, c.environments
 		c.decision.deny(reason, c.lines, c.match.Route)
+	} else if r.WithID {
+		c.decision.RequestID = newRequestID()
 	}
 	return c.decision
 }
