@@ -187,7 +187,7 @@ func (c *check) shape() policy.Reason {
 	return policy.OK
 }
 
-var errRewritten = errors.New("the request was rewritten before keystile saw it: put keystile before the rewrite, or set rewritten if its policy speaks of the new path")
+var errRewritten = errors.New("the request was rewritten before keystile saw it: in a Caddyfile, put both into `route { … }` with keystile first, or set the global option `order keystile first`; set `rewritten` if the policy speaks of the new path")
 
 // route is step 3: the route, if there is one. A public route, and a preflight that
 // the edge answers, have their outcome then.

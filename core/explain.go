@@ -268,9 +268,9 @@ func (t *describer) shape() {
 		t.that(false, policy.Misdirected, "host %s: the policy serves %s", c.show(host), strings.Join(names, ", "))
 		return
 	case !p.NamesHosts():
-		t.fact("host %s: the policy serves every host, for %s", c.show(host), named(environments, p.Environments))
+		t.fact("host %s: the policy serves every host, for %s", c.show(host), namesIn(environments, p.Environments))
 	default:
-		t.fact("host %s: served, for %s", c.show(host), named(environments, p.Environments))
+		t.fact("host %s: served, for %s", c.show(host), namesIn(environments, p.Environments))
 	}
 	if r.SNI != "" {
 		sni, ok := shape.CanonicalHost(r.SNI)
@@ -278,8 +278,8 @@ func (t *describer) shape() {
 	}
 }
 
-// named are the names of what is in a set.
-func named(set policy.Set, names []string) string {
+// namesIn are the names of what is in a set.
+func namesIn(set policy.Set, names []string) string {
 	var in []string
 	for i, n := range names {
 		if set.Has(i) {
@@ -337,7 +337,7 @@ func (t *describer) route() {
 	case route.Public:
 		demands = append(demands, "public, no key is needed")
 	default:
-		demands = append(demands, "for keys of kind "+named(route.Kinds, kindNames(p)))
+		demands = append(demands, "for keys of kind "+namesIn(route.Kinds, kindNames(p)))
 	}
 	if route.Token {
 		demands = append(demands, "with a customer token")
@@ -442,7 +442,7 @@ func (t *describer) validity() {
 	if e.notBefore != 0 && !t.that(now >= e.notBefore, policy.NotYetValid, "valid from: %s; the clock says %s", stamp(time.Unix(e.notBefore, 0)), stamp(c.now)) {
 		return
 	}
-	t.that(c.environments.Has(c.env), policy.WrongEnvironment, "environment: %s; this host is for %s", e.key.Environment, named(c.environments, c.snapshot.bundle.Policy.Environments))
+	t.that(c.environments.Has(c.env), policy.WrongEnvironment, "environment: %s; this host is for %s", e.key.Environment, namesIn(c.environments, c.snapshot.bundle.Policy.Environments))
 }
 
 func (t *describer) customerToken() {
@@ -493,7 +493,7 @@ func (t *describer) permission() {
 	if route != nil {
 		may = route.Kinds
 	}
-	if !t.that(may.Has(c.kind), policy.WrongKind, "kind %s: this can be called by %s", p.Kinds[c.kind].Name, named(may, kindNames(p))) {
+	if !t.that(may.Has(c.kind), policy.WrongKind, "kind %s: this can be called by %s", p.Kinds[c.kind].Name, namesIn(may, kindNames(p))) {
 		return
 	}
 	if !t.that(route != nil, policy.NoRoute, "there is a route") {

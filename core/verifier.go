@@ -212,7 +212,10 @@ func (c *check) verify() Decision {
 		c.decision.policy = c.snapshot.bundle.Policy
 	}
 	if reason := c.decide(); reason != policy.OK {
+		c.decision.route, c.decision.environments = c.match.Route, c.environments
 		c.decision.deny(reason, c.lines, c.match.Route)
+	} else if c.request.WithID {
+		c.decision.RequestID = newRequestID()
 	}
 	return c.decision
 }
