@@ -43,10 +43,13 @@ func startEnvoy(f *table.Fixture, workers int, overHTTP bool) (*server, error) {
 		return s, err
 	}
 	s.log, s.own = newLog(readEnvoyLine), []string{"keystile: "}
-	if s.envoy, err = envoy.Start(s.dir, config, workers, s.https, s.log.add); err != nil {
+	if s.envoy, err = envoy.Start(s.dir, config, workers, s.log.add); err != nil {
 		return s, err
 	}
-	return s, s.ready()
+	if err := s.ready(); err != nil {
+		return s, err
+	}
+	return s, s.answers()
 }
 
 // readEnvoyLine finds a denial in a line of Envoy's log.
