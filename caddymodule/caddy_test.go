@@ -563,12 +563,28 @@ func TestTrailers(t *testing.T) {
 	}
 }
 
+// tickets is a cache of sessions that says when it gets one.
+type tickets struct {
+	tls.ClientSessionCache
+	came chan struct{}
+}
+
+func (c tickets) Put(name string, session *tls.ClientSessionState) {
+	c.ClientSessionCache.Put(name, session)
+	if session != nil {
+		select {
+		case c.came <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // R4: early data of HTTP/3 is refused, with the answer that asks to send again.
 func TestEarlyData(t *testing.T) {
 	h := newHome(t, "vinr")
 	_, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
 	s := start(t, h, []string{"vinr"}, vinr)
-	cache := tls.NewLRUClientSessionCache(10)
+	cache := tickets{tls.NewLRUClientSessionCache(10), make(chan struct{}, 1)}
 	send := func(early bool) (int, bool) {
 		config := &tls.Config{ServerName: "api.vinr.com", InsecureSkipVerify: true, NextProtos: []string{"h3"}, ClientSessionCache: cache}
 		tr := &http3.Transport{TLSClientConfig: config, Dial: func(ctx context.Context, _ string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
@@ -590,7 +606,11 @@ func TestEarlyData(t *testing.T) {
 		}
 		io.Copy(io.Discard, response.Body)
 		response.Body.Close()
-		time.Sleep(50 * time.Millisecond) // for the session ticket
+		select { // a session to resume comes behind the answer
+		case <-cache.came:
+		case <-time.After(patience):
+			t.Fatal("there is no session to resume")
+		}
 		return response.StatusCode, response.TLS.DidResume
 	}
 	if status, _ := send(false); status != 200 {
