@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -308,7 +310,7 @@ func (s *server) client() *http.Client {
 
 func (s *server) do(method, url string, headers ...string) *http.Response {
 	s.t.Helper()
-	response, err := s.client().Do(newRequest(s.t, method, url, headers...))
+	response, err := again(s.client(), newRequest(s.t, method, url, headers...))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -319,6 +321,19 @@ func (s *server) do(method, url string, headers ...string) *http.Response {
 	}
 	response.Body = io.NopCloser(bytes.NewReader(body))
 	return response
+}
+
+// again sends a request without a body again where nobody has accepted it: one on a new
+// connection may come to the listener of the configuration before, which Caddy closes
+// only behind a reload.
+func again(client *http.Client, r *http.Request) (response *http.Response, err error) {
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(5 * time.Millisecond) {
+		response, err = client.Do(r)
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			break
+		}
+	}
+	return response, err
 }
 
 func newRequest(t testing.TB, method, url string, headers ...string) *http.Request {
