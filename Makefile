@@ -83,6 +83,10 @@ bench: build wasm envoy ## Measure core, bundles, Envoy and Caddy (up to 15 minu
 	$(GO) run ./internal/bench/envoy
 	$(GO) run ./internal/bench/caddy
 
+.PHONY: busy
+busy: build wasm envoy hypercorn ## Run 30 times, beside a load, what waits for other processes (an hour or two)
+	internal/check/busy.sh 30
+
 .PHONY: soak
 soak: wasm envoy ## Reload Caddy under load for two minutes; send a million random requests through Envoy
 	$(GO) test -race ./caddymodule -count=1 -timeout 10m -run TestReloadUnderLoad -v -args -reloads 2m

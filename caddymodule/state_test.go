@@ -331,7 +331,7 @@ func TestRotation(t *testing.T) {
 				default:
 				}
 				r := newRequest(t, "GET", "https://api.vinr.com/v1/payments", header)
-				response, err := client.Do(r)
+				response, err := again(client, r)
 				if err == nil {
 					io.Copy(io.Discard, response.Body)
 					response.Body.Close()
