@@ -48,7 +48,7 @@ const patience = time.Minute
 
 func newHome(t testing.TB, names ...string) *home {
 	t.Helper()
-	h := &home{t: t, dir: t.TempDir()}
+	h := &home{t: t, dir: folder(t)}
 	var err error
 	if h.Home, err = control.Open(h.dir); err != nil {
 		t.Fatal(err)
@@ -64,6 +64,29 @@ func newHome(t testing.TB, names ...string) *home {
 		}
 	}
 	return h
+}
+
+// folder is a folder for the test in which Caddy keeps certificates: it may still write
+// some when it has stopped.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "keystile-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+			err := os.RemoveAll(dir)
+			if err == nil {
+				return
+			}
+			if time.Since(begin) > patience {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	return dir
 }
 
 func (h *home) bundle(name string) *control.Bundle {
