@@ -29,14 +29,14 @@ const (
 func locks() string { return filepath.Join(os.TempDir(), "keystile-test-ports") }
 
 // Free takes a port that nobody has, for TCP and UDP, and gives its address on 127.0.0.1.
-func Free() (string, error) {
+func Free() (address string, err error) {
 	for range 1000 {
 		port := first + rand.IntN(count)
-		if Take(port) == nil {
+		if err = Take(port); err == nil {
 			return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
 		}
 	}
-	return "", fmt.Errorf("no port from %d to %d is free: remove %s if no test runs", first, first+count, locks())
+	return "", fmt.Errorf("no port from %d to %d is to be had: %w", first, first+count, err)
 }
 
 // Take takes a port, for TCP and UDP, on all of this machine's addresses. It fails where
@@ -44,7 +44,7 @@ func Free() (string, error) {
 func Take(port int) error {
 	f, err := lock(filepath.Join(locks(), strconv.Itoa(port)))
 	if err != nil {
-		return fmt.Errorf("port %d is busy: another process of Keystile's has taken it (%w)", port, err)
+		return fmt.Errorf("port %d is busy: %w", port, err)
 	}
 	if err := unused(port); err != nil {
 		f.Close()
@@ -61,8 +61,7 @@ var (
 	kept []*os.File
 )
 
-// lock locks a file until the process ends. It fails if another process has it, or this
-// one.
+// lock locks a file until the process ends. It fails if somebody has it, this process too.
 func lock(file string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
 		return nil, err
@@ -73,7 +72,7 @@ func lock(file string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, fmt.Errorf("another demo or test has taken it (%s: %w)", file, err)
 	}
 	return f, nil
 }
