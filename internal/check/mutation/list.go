@@ -396,7 +396,7 @@ var mutants = []mutant{
 	{"last error is kept", "caddymodule/guard.go", `g.trouble.Store(&trouble{time.Now(), msg + ": " + err.Error()})`, "", inCaddy},
 	{"who of the signers has signed", "core/bundle/signatures.go", "return signatures(t.signers, signed)", "return signatures(t.signers, signed[:0])", inBundle},
 	{"who of the publishers has signed", "core/bundle/signatures.go", "return signatures(publishers, m.signedBy)", "return signatures(publishers, m.publishers)", inBundle},
-	{"port that another process has taken", ports, "if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {", "if err := error(nil); err != nil {", inPorts},
+	{"port that another process has taken", ports, "if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {", "if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {", inPorts},
 	{"port where somebody listens", ports, "if err := unused(port); err != nil {", "if err := unused(port); false {", inPorts},
 	{"port of UDP", ports, "c, err := net.ListenPacket(\"udp\", all)", "c, err := net.ListenPacket(\"udp\", \":0\")", inPorts},
 	{"demo's HTTP port is its own", "internal/demo/ports.go", "got != nonce || ", "got == \"\" || ", inDemo},
