@@ -127,7 +127,7 @@ const readyPath = "/keystile-conformance/ready"
 // ready waits until the workers have their bundle: each that answers says so
 // itself.
 func (s *server) ready() error {
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: timeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last string
 	good := 0
 	for deadline := time.Now().Add(startWait); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
