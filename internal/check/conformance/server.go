@@ -97,8 +97,10 @@ func (s *server) start(process *exec.Cmd, denial func(line string) (id, reason s
 		return err
 	}
 	s.log = newLog(denial)
-	go s.log.read(stderr)
-	go func() { s.exited <- process.Wait() }()
+	go func() {
+		s.log.read(stderr) // to its end, which Wait would cut off
+		s.exited <- process.Wait()
+	}()
 	return s.answers()
 }
 
