@@ -11,12 +11,12 @@ help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 .PHONY: run
-run: build ## Run the demo: an HTTPS edge in front of five APIs
-	$(GO) run ./internal/demo
+run: build ## Run the demo: an HTTPS edge in front of five APIs (PORTS=9443,9080,9001: others)
+	$(GO) run ./internal/demo $(if $(PORTS),-ports $(PORTS))
 
 .PHONY: run-envoy
-run-envoy: wasm envoy ## Run the example of Envoy with the filter
-	$(GO) run ./examples/envoy
+run-envoy: wasm envoy ## Run the example of Envoy with the filter (PORTS=11443,11080,11002: others)
+	$(GO) run ./examples/envoy $(if $(PORTS),-ports $(PORTS))
 
 .PHONY: build
 build: ## Build bin/caddy with Keystile, by xcaddy
@@ -82,6 +82,10 @@ bench: build wasm envoy ## Measure core, bundles, Envoy and Caddy (up to 15 minu
 	$(GO) run ./internal/bench/bundle
 	$(GO) run ./internal/bench/envoy
 	$(GO) run ./internal/bench/caddy
+
+.PHONY: busy
+busy: build wasm envoy hypercorn ## Run 30 times, beside a load, what waits for other processes (an hour or two)
+	internal/check/busy.sh 30
 
 .PHONY: soak
 soak: wasm envoy ## Reload Caddy under load for two minutes; send a million random requests through Envoy

@@ -99,6 +99,13 @@ type reportOfState struct {
 	Degraded bool   `json:"degraded"`
 }
 
+// trouble is what went wrong last, for those who come later than its log line. It stays
+// when it is mended: its time says how old it is.
+type trouble struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
 func (g *guard) report() *report {
 	r := &report{
 		Name: g.name, File: g.source.path, Audience: g.trust.Audience(), MaxAge: g.maxAge.Seconds(),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,7 +48,7 @@ const patience = time.Minute
 
 func newHome(t testing.TB, names ...string) *home {
 	t.Helper()
-	h := &home{t: t, dir: t.TempDir()}
+	h := &home{t: t, dir: folder(t)}
 	var err error
 	if h.Home, err = control.Open(h.dir); err != nil {
 		t.Fatal(err)
@@ -62,6 +64,29 @@ func newHome(t testing.TB, names ...string) *home {
 		}
 	}
 	return h
+}
+
+// folder is a folder for the test in which Caddy keeps certificates: it may still write
+// some when it has stopped.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "keystile-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+			err := os.RemoveAll(dir)
+			if err == nil {
+				return
+			}
+			if time.Since(begin) > patience {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	return dir
 }
 
 func (h *home) bundle(name string) *control.Bundle {
@@ -308,7 +333,7 @@ func (s *server) client() *http.Client {
 
 func (s *server) do(method, url string, headers ...string) *http.Response {
 	s.t.Helper()
-	response, err := s.client().Do(newRequest(s.t, method, url, headers...))
+	response, err := again(s.client(), newRequest(s.t, method, url, headers...))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -319,6 +344,19 @@ func (s *server) do(method, url string, headers ...string) *http.Response {
 	}
 	response.Body = io.NopCloser(bytes.NewReader(body))
 	return response
+}
+
+// again sends a request without a body again where nobody has accepted it: one on a new
+// connection may come to the listener of the configuration before, which Caddy closes
+// only behind a reload.
+func again(client *http.Client, r *http.Request) (response *http.Response, err error) {
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(5 * time.Millisecond) {
+		response, err = client.Do(r)
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			break
+		}
+	}
+	return response, err
 }
 
 func newRequest(t testing.TB, method, url string, headers ...string) *http.Request {
@@ -563,12 +601,28 @@ func TestTrailers(t *testing.T) {
 	}
 }
 
+// tickets is a cache of sessions that says when it gets one.
+type tickets struct {
+	tls.ClientSessionCache
+	came chan struct{}
+}
+
+func (c tickets) Put(name string, session *tls.ClientSessionState) {
+	c.ClientSessionCache.Put(name, session)
+	if session != nil {
+		select {
+		case c.came <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // R4: early data of HTTP/3 is refused, with the answer that asks to send again.
 func TestEarlyData(t *testing.T) {
 	h := newHome(t, "vinr")
 	_, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
 	s := start(t, h, []string{"vinr"}, vinr)
-	cache := tls.NewLRUClientSessionCache(10)
+	cache := tickets{tls.NewLRUClientSessionCache(10), make(chan struct{}, 1)}
 	send := func(early bool) (int, bool) {
 		config := &tls.Config{ServerName: "api.vinr.com", InsecureSkipVerify: true, NextProtos: []string{"h3"}, ClientSessionCache: cache}
 		tr := &http3.Transport{TLSClientConfig: config, Dial: func(ctx context.Context, _ string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
@@ -590,7 +644,11 @@ func TestEarlyData(t *testing.T) {
 		}
 		io.Copy(io.Discard, response.Body)
 		response.Body.Close()
-		time.Sleep(50 * time.Millisecond) // for the session ticket
+		select { // a session to resume comes behind the answer
+		case <-cache.came:
+		case <-time.After(patience):
+			t.Fatal("there is no session to resume")
+		}
 		return response.StatusCode, response.TLS.DidResume
 	}
 	if status, _ := send(false); status != 200 {

@@ -22,7 +22,7 @@ type guard struct {
 	verifier *core.Verifier
 	metrics  *guardMetrics
 	logger   atomic.Pointer[zap.Logger]
-	trouble  lastTrouble
+	trouble  atomic.Pointer[trouble]
 	maxAge   time.Duration
 	start    sync.Once
 	stop     chan struct{}
@@ -81,7 +81,7 @@ func newGuard(c *resolved, logger *zap.Logger) (*guard, error) {
 // tell logs what went wrong, or with nil that it is right again.
 func (g *guard) tell(msg string, err error) {
 	if err != nil {
-		g.trouble.note(msg, err)
+		g.trouble.Store(&trouble{time.Now(), msg + ": " + err.Error()})
 		g.logger.Load().Error(msg, logFields(g.name, err)...)
 		return
 	}

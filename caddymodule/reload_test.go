@@ -120,16 +120,9 @@ func (s *server) traffic(clients int, keys []string) *traffic {
 	return l
 }
 
-// ask returns the status of the answer, and its body if that is an error. A
-// connection that nobody has accepted yet is reset where Caddy closes the listener
-// of before: such a request never came to anybody, and is sent again.
+// ask returns the status of the answer, and its body if that is an error.
 func ask(client *http.Client, r *http.Request) (status int, err error) {
-	var response *http.Response
-	for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(5 * time.Millisecond) {
-		if response, err = client.Do(r); err == nil {
-			break
-		}
-	}
+	response, err := again(client, r)
 	if err != nil {
 		return 0, err
 	}

@@ -331,7 +331,7 @@ func TestRotation(t *testing.T) {
 				default:
 				}
 				r := newRequest(t, "GET", "https://api.vinr.com/v1/payments", header)
-				response, err := client.Do(r)
+				response, err := again(client, r)
 				if err == nil {
 					io.Copy(io.Discard, response.Body)
 					response.Body.Close()
@@ -635,6 +635,8 @@ func TestEarlyBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h := newHome(t, "vinr")
+	s := start(t, h, []string{"vinr"}, withMetrics)
 	version := time.Now().Add(3 * time.Second).UnixMilli()
 	publisher, err := bundletest.NewPublisher(p, "vinr", bundle.DefaultAudience, version)
 	if err != nil {
@@ -648,8 +650,6 @@ func TestEarlyBundle(t *testing.T) {
 	if err := os.WriteFile(file, packed, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h := newHome(t, "vinr")
-	s := start(t, h, []string{"vinr"}, withMetrics)
 	config := func(config string) string {
 		b := h.bundle("vinr")
 		config = strings.Replace(config, "file "+b.File(), "file "+file+"\nclock_skew 1s\nsigner "+publisher.Policy.Key, 1)
@@ -659,13 +659,13 @@ func TestEarlyBundle(t *testing.T) {
 	if err := s.reload(h, config, withMetrics, "vinr"); err != nil {
 		t.Fatal(err)
 	}
-	if time.Now().UnixMilli() < version-1500 {
-		if got := s.do("GET", "https://api.vinr.com/v1/payments", "X-Api-Key: x").StatusCode; got != 503 {
-			t.Errorf("a bundle of the future gives %d", got)
-		}
+	got := s.do("GET", "https://api.vinr.com/v1/payments", "X-Api-Key: x").StatusCode
+	early := time.Now().UnixMilli() < version-1500 // else the machine has taken its time, and it was never too early
+	if early && got != 503 {
+		t.Errorf("a bundle of the future gives %d", got)
 	}
 	s.within("the clock has come up", 401, "X-Api-Key: x")
-	if got := s.metric(`bundles_refused_total{bundle="vinr",cause="future"}`); got != fmt.Sprint(number(t, refused)+1) {
+	if got := s.metric(`bundles_refused_total{bundle="vinr",cause="future"}`); early && got != fmt.Sprint(number(t, refused)+1) {
 		t.Errorf("refused %s times, after %s: it should be told once", got, refused)
 	}
 }

@@ -54,7 +54,7 @@ func TestHijackAfterTheEnd(t *testing.T) {
 	if conn, _, err := a.Hijack(); conn != nil || !errors.Is(err, errEnded) {
 		t.Errorf("%v, %v", conn, err)
 	}
-	there.SetDeadline(time.Now().Add(time.Second))
+	there.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := there.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the connection is open: %v", err)
 	}

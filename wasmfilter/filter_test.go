@@ -215,7 +215,7 @@ func newEdge(t testing.TB) *edge {
 		io.WriteString(w, "upstream")
 	}))
 	t.Cleanup(e.upstream.Close)
-	e.client = &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{
+	e.client = &http.Client{Timeout: eventWait, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			to := e.https
 			if strings.HasSuffix(address, ":80") {
@@ -232,7 +232,7 @@ func start(t testing.TB, plugin any, o options) *edge {
 	t.Helper()
 	e := newEdge(t)
 	var err error
-	e.process, err = envoy.Start(t.TempDir(), e.config(plugin, o), max(o.workers, 1), e.https, nil)
+	e.process, err = envoy.Start(t.TempDir(), e.config(plugin, o), max(o.workers, 1), nil)
 	t.Cleanup(func() { e.process.Close() })
 	if err != nil {
 		t.Fatal(err)
@@ -273,7 +273,7 @@ func (e *edge) within(what string, want int, key string) {
 		if got == want {
 			return
 		}
-		if time.Since(begin) > 15*time.Second {
+		if time.Since(begin) > eventWait {
 			e.t.Fatalf("%s: status %d, not %d\n%s", what, got, want, e.process.Log())
 		}
 	}
@@ -316,7 +316,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		"who ends TLS":  {with(func(b envoy.Object) { b["tls_terminators"] = []string{"10.0.0.5"} }), "let the proxy in front speak TLS to Envoy"},
 	} {
 		e := newEdge(t)
-		process, err := envoy.Start(t.TempDir(), e.config(tt.plugin, options{}), 1, e.https, nil)
+		process, err := envoy.Start(t.TempDir(), e.config(tt.plugin, options{}), 1, nil)
 		process.Close()
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
@@ -389,7 +389,7 @@ func TestOneListenerSeveralAPIs(t *testing.T) {
 	if r := e.received.Load(); r.Header.Get("Keystile-Key-Id") != id || r.Header.Get("Authorization") != "" {
 		t.Errorf("the upstream got %v", r.Header)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(eventWait)
 	for time.Now().Before(deadline) && e.stat("wasmcustom.keystile.bundle.one.reason.ok.requests_total") != "3" {
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -438,7 +438,7 @@ func TestOrigins(t *testing.T) {
 	e.within("the bundle is there", 200, good)
 	e.within("and the other key", 200, revoked)
 	for begin := time.Now(); ready() != 200; time.Sleep(20 * time.Millisecond) { // each time another worker may answer
-		if time.Since(begin) > 15*time.Second {
+		if time.Since(begin) > eventWait {
 			t.Fatal("not ready")
 		}
 	}
@@ -483,7 +483,7 @@ func TestOrigins(t *testing.T) {
 		t.Fatal(err)
 	}
 	for begin := time.Now(); !strings.Contains(strings.Join(e.process.Lines(), "\n"), "older than what was accepted"); time.Sleep(50 * time.Millisecond) {
-		if time.Since(begin) > 30*time.Second {
+		if time.Since(begin) > eventWait {
 			t.Fatal("the rollback is not told")
 		}
 	}
@@ -523,7 +523,7 @@ func TestNodesOnDemand(t *testing.T) {
 		if response, _ := e.do("GET", "http://api.test/ready", nil); response.StatusCode == 200 {
 			break
 		}
-		if time.Since(begin) > 10*time.Second {
+		if time.Since(begin) > eventWait {
 			t.Fatal("not ready")
 		}
 	}

@@ -94,7 +94,7 @@ func (r *rig) startFront(t *testing.T) (address, trusting string) {
 			envoy.Listener("trusting", trusting, dir, routes, filters, func(manager envoy.Object) { manager["use_remote_address"] = false }),
 		},
 		"clusters": []envoy.Object{byTLS, envoy.Cluster("clear", r.http), upstreamOf("clear2", r.http, "http2_protocol_options", envoy.Object{})},
-	}}, 1, address, nil)
+	}}, 1, nil)
 	t.Cleanup(func() { process.Close() })
 	if err != nil {
 		t.Fatal(err)

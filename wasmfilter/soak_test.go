@@ -104,7 +104,7 @@ func (e *edge) burst(g *generator, n int) (done, allowed int, err error) {
 		return 0, 0, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	conn.SetDeadline(time.Now().Add(eventWait))
 	r := bufio.NewReader(conn)
 	for done < n {
 		raw, method := g.request()

@@ -5,7 +5,8 @@ package main
 
 import (
 	"context"
-	"errors"
+	"crypto/tls"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -14,19 +15,32 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/testing/address"
 	"github.com/keystile/keystile/internal/testing/certificate"
 	"github.com/keystile/keystile/internal/testing/envoy"
 	"github.com/keystile/keystile/policies"
 )
 
 func main() {
+	listed := flag.String("ports", defaultPorts, "ports of HTTPS, of plain HTTP and of Envoy's admin endpoint")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stderr, func(text string) { fmt.Print(text) }); err != nil {
+	p, err := takePorts(*listed)
+	if err == nil {
+		dir := "envoy"
+		if *listed != defaultPorts {
+			dir += "-" + strconv.Itoa(p.https)
+		}
+		err = run(ctx, filepath.Join(envoy.Root(), "var", dir), p, os.Stderr, func(text string) { fmt.Print(text) })
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "envoy:", err)
 		os.Exit(1)
 	}
@@ -36,27 +50,27 @@ func main() {
 const text = `Envoy with Keystile, in front of an API of one line.
 
 # 200: the API learns who calls
-curl -ik --resolve api.localhost:10443:127.0.0.1 -H 'Authorization: Bearer %s' https://api.localhost:10443/x
+curl -ik --resolve api.localhost:%[2]d:127.0.0.1 -H 'Authorization: Bearer %[1]s' https://api.localhost:%[2]d/x
 
 # 401: another key
-curl -ik --resolve api.localhost:10443:127.0.0.1 -H 'Authorization: Bearer sk_live_other' https://api.localhost:10443/x
+curl -ik --resolve api.localhost:%[2]d:127.0.0.1 -H 'Authorization: Bearer sk_live_other' https://api.localhost:%[2]d/x
 
 # 403: plain HTTP
-curl -i --resolve api.localhost:10080:127.0.0.1 -H 'Authorization: Bearer %[1]s' http://api.localhost:10080/x
+curl -i --resolve api.localhost:%[3]d:127.0.0.1 -H 'Authorization: Bearer %[1]s' http://api.localhost:%[3]d/x
 
 # 200: the bundle is there
-curl -i http://127.0.0.1:10080/keystile/ready
+curl -i http://127.0.0.1:%[3]d/keystile/ready
 
 # 200: what has been counted, for Prometheus
-curl -i http://127.0.0.1:10002/stats/prometheus?filter=keystile
+curl -i http://127.0.0.1:%[4]d/stats/prometheus?filter=keystile
 
 Ctrl-C ends it.
 `
 
-// run runs the example until ctx ends, and gives started what there is to try. log gets
-// what Envoy logs.
-func run(ctx context.Context, log io.Writer, started func(text string)) error {
-	dir, err := filepath.Abs(filepath.Join(envoy.Root(), "var", "envoy"))
+// run runs the example in a folder until ctx ends, and gives started what there is to
+// try. log gets what Envoy logs.
+func run(ctx context.Context, dir string, p ports, log io.Writer, started func(text string)) error {
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
 	}
@@ -74,7 +88,7 @@ func run(ctx context.Context, log io.Writer, started func(text string)) error {
 	}
 	b, err := home.Init(ctx, control.NewBundle{
 		Name: "shop", Audience: "default", Policy: document, File: "default/policy.yaml",
-		Hosts: map[string][]string{"": {"api.localhost:10443"}}, Directory: filepath.Join(dir, "bundles"),
+		Hosts: map[string][]string{"": {fmt.Sprintf("api.localhost:%d", p.https)}}, Directory: filepath.Join(dir, "bundles"),
 	})
 	if err != nil {
 		return err
@@ -86,19 +100,29 @@ func run(ctx context.Context, log io.Writer, started func(text string)) error {
 	if err := certificate.Write(dir); err != nil {
 		return err
 	}
-	if err := serve("127.0.0.1:10001", http.FileServer(http.Dir(b.Directory))); err != nil {
-		return err
-	}
-	if err := serve("127.0.0.1:10000", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%s %s for %s\n", r.Method, r.URL.Path, r.Header.Get("Keystile-Key-Id"))
-	})); err != nil {
-		return err
-	}
-	process, err := start(ctx, dir, b.Signers, log)
+	bundles, err := serve(http.FileServer(http.Dir(b.Directory)))
 	if err != nil {
 		return err
 	}
-	started(fmt.Sprintf(text, key.Reveal()))
+	defer bundles.Close()
+	api, err := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s for %s\n", r.Method, r.URL.Path, r.Header.Get("Keystile-Key-Id"))
+	}))
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	config := filepath.Join(dir, "envoy.yaml")
+	if err := fill(config, map[string]string{"DIR": dir, "SIGNER": b.Signers[0], "STANDBY": b.Signers[1]}, map[int]int{
+		10443: p.https, 10080: p.http, 10002: p.admin, 10000: port(api), 10001: port(bundles),
+	}); err != nil {
+		return err
+	}
+	process, err := start(ctx, config, p, log)
+	if err != nil {
+		return err
+	}
+	started(fmt.Sprintf(text, key.Reveal(), p.https, p.http, p.admin))
 	renew := time.NewTicker(5 * time.Minute)
 	defer renew.Stop()
 	for {
@@ -116,20 +140,10 @@ func run(ctx context.Context, log io.Writer, started func(text string)) error {
 	}
 }
 
-// start runs Envoy with the configuration beside this file, filled in.
-func start(ctx context.Context, dir string, signers []string, log io.Writer) (<-chan error, error) {
+// start runs Envoy until it is ready. It shares no port, so that whoever answers is it.
+func start(ctx context.Context, config string, p ports, log io.Writer) (<-chan error, error) {
 	binary, err := envoy.Binary()
 	if err != nil {
-		return nil, err
-	}
-	module, err := envoy.Module()
-	if err != nil {
-		return nil, err
-	}
-	config := filepath.Join(dir, "envoy.yaml")
-	if err := fill(filepath.Join(envoy.Root(), "examples/envoy/envoy.yaml"), config, map[string]string{
-		"DIR": dir, "WASM": module, "SIGNER": signers[0], "STANDBY": signers[1],
-	}); err != nil {
 		return nil, err
 	}
 	process := exec.CommandContext(ctx, binary, "-c", config, "--disable-hot-restart", "--concurrency", "2", "--log-level", "warning", "--component-log-level", "wasm:info")
@@ -141,39 +155,95 @@ func start(ctx context.Context, dir string, signers []string, log io.Writer) (<-
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- process.Wait() }()
-	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(100 * time.Millisecond) {
+	for begin := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		select {
 		case err := <-exited:
 			return nil, fmt.Errorf("envoy ended: %w", err)
 		default:
 		}
-		response, err := http.Get("http://127.0.0.1:10080/keystile/ready")
-		if err != nil {
-			continue
-		}
-		response.Body.Close()
-		if response.StatusCode == http.StatusOK {
+		err := ready(p)
+		if err == nil {
 			return exited, nil
 		}
+		if time.Since(begin) > startWait {
+			process.Cancel()
+			<-exited
+			return nil, fmt.Errorf("envoy is not ready after %v: %w", startWait, err)
+		}
 	}
-	return nil, errors.New("envoy is not ready after a minute")
 }
 
-// fill copies a file with each ${NAME} replaced.
-func fill(from, to string, values map[string]string) error {
-	raw, err := os.ReadFile(from)
+// startWait is how long Envoy may take: it compiles the filter for each worker.
+const startWait = 3 * time.Minute
+
+// ready says why Envoy does not answer yet at one of its ports.
+func ready(p ports) error {
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // it has a certificate of today
+	}}
+	for _, url := range []string{
+		fmt.Sprintf("http://127.0.0.1:%d/keystile/ready", p.http),
+		fmt.Sprintf("https://127.0.0.1:%d/keystile/ready", p.https),
+		fmt.Sprintf("http://127.0.0.1:%d/ready", p.admin),
+	} {
+		response, err := client.Get(url)
+		if err != nil {
+			return err
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s: %s", url, response.Status)
+		}
+	}
+	return nil
+}
+
+// fill writes the configuration beside this file with each ${NAME} replaced, and each
+// port by the one that is used.
+func fill(to string, values map[string]string, ports map[int]int) error {
+	raw, err := os.ReadFile(filepath.Join(envoy.Root(), "examples/envoy/envoy.yaml"))
 	if err != nil {
+		return err
+	}
+	if values["WASM"], err = envoy.Module(); err != nil {
 		return err
 	}
 	filled := os.Expand(string(raw), func(name string) string { return values[name] })
+	filled = regexp.MustCompile(`port_value: \d+`).ReplaceAllStringFunc(filled, func(was string) string {
+		var port int
+		fmt.Sscanf(was, "port_value: %d", &port)
+		return fmt.Sprintf("port_value: %d", ports[port])
+	})
 	return os.WriteFile(to, []byte(filled), 0o600)
 }
 
-func serve(address string, h http.Handler) error {
-	l, err := net.Listen("tcp", address)
+// serve serves on a port of the system's choice.
+func serve(h http.Handler) (net.Listener, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	go http.Serve(l, h)
-	return nil
+	return l, nil
+}
+
+func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
+
+// ports are those that Envoy listens at.
+type ports struct{ https, http, admin int }
+
+const defaultPorts = "10443,10080,10002"
+
+// takePorts takes ports as they are listed, for as long as the process runs.
+func takePorts(listed string) (p ports, err error) {
+	rest := ""
+	if n, err := fmt.Sscanf(listed, "%d,%d,%d%s", &p.https, &p.http, &p.admin, &rest); n != 3 {
+		return p, fmt.Errorf("ports %q: give three, as in %s (%v)", listed, defaultPorts, err)
+	}
+	for _, port := range []int{p.https, p.http, p.admin} {
+		if err := address.Take(port); err != nil {
+			return p, fmt.Errorf("%w: stop what listens there, or choose other ports, as in `make run-envoy PORTS=11443,11080,11002` (HTTPS, HTTP, admin)", err)
+		}
+	}
+	return p, nil
 }

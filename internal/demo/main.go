@@ -6,16 +6,17 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -26,15 +27,12 @@ import (
 	"github.com/keystile/keystile/policies"
 )
 
-const (
-	httpsPort = ":8443"
-	httpPort  = ":8080"
-	renewal   = time.Hour
-)
+const renewal = time.Hour
 
 // demo is one folder with all that the demo makes.
 type demo struct {
 	home    string
+	ports   ports
 	control *control.Home
 	secrets map[string]map[string]string // API keys by bundle and name
 	token   string                       // of the customer
@@ -46,14 +44,23 @@ func (d *demo) rootCert() string {
 	return filepath.Join(d.dataDir(), "caddy/pki/authorities/local/root.crt")
 }
 
-// hosts are the demo's names for the policies' hosts. Browsers and curl resolve
-// all of .localhost to this machine.
-var hosts = map[string]map[string][]string{
-	"vinr":       {"live": {"api.vinr.localhost" + httpsPort}, "test": {"sandbox.api.vinr.localhost" + httpsPort}},
-	"vesuviopay": {"": {"api.vesuviopay.localhost" + httpsPort}},
-	"vinfer":     {"": {"api.vinfer.localhost" + httpsPort}},
-	"enterprise": {"live": {"api.enterprise.localhost" + httpsPort}, "test": {"sandbox.enterprise.localhost" + httpsPort}},
-	"example":    {"": {"api.example.localhost" + httpsPort}},
+// hosts are the demo's names for the policies' hosts, without their port. Browsers and
+// curl resolve all of .localhost to this machine.
+var hosts = map[string]map[string]string{
+	"vinr":       {"live": "api.vinr.localhost", "test": "sandbox.api.vinr.localhost"},
+	"vesuviopay": {"": "api.vesuviopay.localhost"},
+	"vinfer":     {"": "api.vinfer.localhost"},
+	"enterprise": {"live": "api.enterprise.localhost", "test": "sandbox.enterprise.localhost"},
+	"example":    {"": "api.example.localhost"},
+}
+
+// hostsOf are a bundle's hosts, by environment.
+func (d *demo) hostsOf(name string) map[string][]string {
+	all := make(map[string][]string)
+	for env, host := range hosts[name] {
+		all[env] = []string{fmt.Sprintf("%s:%d", host, d.ports.https)}
+	}
+	return all
 }
 
 // keys are the demo's, by bundle and name.
@@ -71,13 +78,26 @@ var keys = map[string]map[string]control.NewKey{
 }
 
 func main() {
+	listed := flag.String("ports", defaultPorts, "ports of HTTPS, of plain HTTP and of the API behind them")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	d := &demo{home: "var/demo"}
-	if err := d.run(ctx, func() { fmt.Print(d.text()) }); err != nil && !errors.Is(err, context.Canceled) {
+	if err := start(ctx, *listed); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
+}
+
+func start(ctx context.Context, listed string) error {
+	p, err := takePorts(listed)
+	if err != nil {
+		return err
+	}
+	d := &demo{home: "var/demo", ports: p}
+	if listed != defaultPorts {
+		d.home += "-" + strconv.Itoa(p.https) // its bundles name the port
+	}
+	return d.run(ctx, func() { fmt.Print(d.text()) })
 }
 
 // run runs the demo until ctx ends, and calls started once requests are answered.
@@ -98,7 +118,9 @@ func (d *demo) run(ctx context.Context, started func()) error {
 		return err
 	}
 	caddy := exec.CommandContext(ctx, "bin/caddy", "run", "--config", "Caddyfile", "--adapter", "caddyfile")
-	caddy.Env = append(os.Environ(), "KEYSTILE_HOME="+d.home, "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+data)
+	nonce := rand.Text()
+	caddy.Env = append(os.Environ(), "KEYSTILE_HOME="+d.home, "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+data, "KEYSTILE_DEMO="+nonce)
+	caddy.Env = append(caddy.Env, d.ports.environment()...)
 	caddy.Cancel = func() error { return caddy.Process.Signal(syscall.SIGTERM) }
 	caddy.WaitDelay = 5 * time.Second
 	log, err := os.Create(filepath.Join(d.home, "caddy.log"))
@@ -112,7 +134,9 @@ func (d *demo) run(ctx context.Context, started func()) error {
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- caddy.Wait() }()
-	if err := ready(ctx, exited); err != nil {
+	if err := d.ready(ctx, nonce, exited); err != nil {
+		caddy.Cancel()
+		<-exited
 		return fmt.Errorf("%w: see %s", err, log.Name())
 	}
 	started()
@@ -154,7 +178,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		b, err := d.control.Bundle(name)
 		if err != nil {
 			if b, err = d.control.Init(ctx, control.NewBundle{
-				Name: name, Audience: bundle.DefaultAudience, Policy: document, File: name + "/policy.yaml", Hosts: hosts[name],
+				Name: name, Audience: bundle.DefaultAudience, Policy: document, File: name + "/policy.yaml", Hosts: d.hostsOf(name),
 			}); err != nil {
 				return err
 			}
@@ -201,34 +225,6 @@ func (d *demo) customer(ctx context.Context) error {
 	return err
 }
 
-// ready waits until Caddy answers on both ports.
-func ready(ctx context.Context, exited chan error) error {
-	deadline := time.After(30 * time.Second)
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-exited:
-			return fmt.Errorf("caddy ended (%v)", err)
-		case <-deadline:
-			return errors.New("caddy does not answer")
-		case <-time.After(100 * time.Millisecond):
-		}
-		plain, err := net.DialTimeout("tcp", "127.0.0.1"+httpPort, time.Second)
-		if err != nil {
-			continue
-		}
-		plain.Close()
-		// Only whether it answers is asked here, with a certificate made already.
-		secure, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Second}, "tcp", "127.0.0.1"+httpsPort,
-			&tls.Config{ServerName: "api.example.localhost", InsecureSkipVerify: true})
-		if err == nil {
-			secure.Close()
-			return nil
-		}
-	}
-}
-
 // try is a request to try, with the status that it gets and why.
 type try struct {
 	status  int
@@ -240,12 +236,14 @@ func (d *demo) tries() (out []try) {
 	add := func(status int, why, format string, args ...any) {
 		out = append(out, try{status, why, "curl -i --cacert " + d.rootCert() + " " + fmt.Sprintf(format, args...)})
 	}
-	secure := func(host, path string) string { return "https://" + host + ".localhost" + httpsPort + path }
+	secure := func(host, path string) string {
+		return fmt.Sprintf("https://%s.localhost:%d%s", host, d.ports.https, path)
+	}
 	vinr, pay := d.secrets["vinr"], d.secrets["vesuviopay"]["publishable"]
 	add(200, "vinr, secret key: the upstream learns who calls",
 		"-H 'X-Api-Key: %s' %s", vinr["secret"], secure("api.vinr", "/v1/payments"))
 	add(403, "vinr, the same over plain HTTP: refused, and no redirect",
-		"-H 'X-Api-Key: %s' http://api.vinr.localhost%s/v1/payments", vinr["secret"], httpPort)
+		"-H 'X-Api-Key: %s' http://api.vinr.localhost:%d/v1/payments", vinr["secret"], d.ports.http)
 	add(200, "vinr, restricted key with refunds:read, reading",
 		"-H 'Authorization: Bearer %s' %s", vinr["reporting"], secure("api.vinr", "/v1/refunds"))
 	add(403, "vinr, the same key, writing",

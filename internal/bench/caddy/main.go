@@ -34,6 +34,7 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/testing/address"
 	"github.com/keystile/keystile/policies"
 )
 
@@ -113,7 +114,7 @@ func run(limit time.Duration) error {
 		w.Header().Set("X-User", "user")
 	}))
 	defer auth.Close()
-	address, process, err := startCaddy(dir, b, auth.Listener.Addr().String())
+	https, process, err := startCaddy(dir, b, auth.Listener.Addr().String())
 	if err != nil {
 		return err
 	}
@@ -123,7 +124,7 @@ func run(limit time.Duration) error {
 	}()
 	load := make(map[string]*load)
 	for _, site := range sites {
-		if load[site], err = newLoad(address, site, keys); err != nil {
+		if load[site], err = newLoad(https, site, keys); err != nil {
 			return fmt.Errorf("%s: %w", site, err)
 		}
 		defer load[site].close()
@@ -159,16 +160,15 @@ func makeKeys(dir string) ([]string, *control.Bundle, error) {
 	return keys, b, nil
 }
 
-func startCaddy(dir string, b *control.Bundle, auth string) (address string, process *exec.Cmd, err error) {
+func startCaddy(dir string, b *control.Bundle, auth string) (https string, process *exec.Cmd, err error) {
 	var ports []string
 	for range 2 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		free, err := address.Free()
 		if err != nil {
 			return "", nil, err
 		}
-		_, port, _ := net.SplitHostPort(l.Addr().String())
+		_, port, _ := net.SplitHostPort(free)
 		ports = append(ports, port)
-		l.Close()
 	}
 	hash, err := bcrypt.GenerateFromPassword([]byte("password"), 10)
 	if err != nil {

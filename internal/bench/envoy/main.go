@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -35,6 +34,7 @@ import (
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/disk"
+	"github.com/keystile/keystile/internal/testing/address"
 	"github.com/keystile/keystile/internal/testing/certificate"
 	"github.com/keystile/keystile/internal/testing/envoy"
 	"github.com/keystile/keystile/policies"
@@ -155,14 +155,12 @@ func run(rounds, perRound, many, used int) error {
 		{"api_key_auth, proxied", smallKeys, envoy.To("upstream"), []envoy.Object{native}},
 		{"keystile, 1 key, proxied", smallKeys, envoy.To("upstream"), []envoy.Object{inline}},
 	} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		free, err := address.Free()
 		if err != nil {
 			return err
 		}
-		address := l.Addr().String()
-		l.Close()
-		sites = append(sites, &site{name: s.name, address: address, keys: s.keys})
-		listeners = append(listeners, envoy.Listener(s.name, address, dir, s.routes, append(s.filter, envoy.Router()), nil))
+		sites = append(sites, &site{name: s.name, address: free, keys: s.keys})
+		listeners = append(listeners, envoy.Listener(s.name, free, dir, s.routes, append(s.filter, envoy.Router()), nil))
 	}
 	for _, workers := range []int{1, 2, 4} {
 		for _, with := range []bool{false, true} {
@@ -174,7 +172,7 @@ func run(rounds, perRound, many, used int) error {
 	process, err := envoy.Start(dir, envoy.Object{"static_resources": envoy.Object{
 		"listeners": listeners,
 		"clusters":  []envoy.Object{envoy.Cluster("upstream", upstream.Listener.Addr().String()), envoy.Cluster("origin", origin.Listener.Addr().String())},
-	}}, 1, sites[len(sites)-1].address, nil)
+	}}, 1, nil)
 	if err != nil {
 		process.Close()
 		return err
@@ -200,20 +198,18 @@ func run(rounds, perRound, many, used int) error {
 
 // starting says how long Envoy takes to start, and what memory it has then.
 func starting(dir string, workers int, with bool, filter envoy.Object, routes []envoy.Object) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := address.Free()
 	if err != nil {
 		return err
 	}
-	address := l.Addr().String()
-	l.Close()
 	filters := []envoy.Object{envoy.Router()}
 	if with {
 		filters = append([]envoy.Object{filter}, filters...)
 	}
 	begin := time.Now()
 	process, err := envoy.Start(dir, envoy.Object{"static_resources": envoy.Object{
-		"listeners": []envoy.Object{envoy.Listener("start", address, dir, routes, filters, nil)},
-	}}, workers, address, nil)
+		"listeners": []envoy.Object{envoy.Listener("start", free, dir, routes, filters, nil)},
+	}}, workers, nil)
 	if err != nil {
 		process.Close()
 		return err

@@ -28,7 +28,7 @@ import (
 // The clients write requests byte by byte, since a real client would not send
 // half of what tables ask for.
 
-const timeout = 10 * time.Second
+const timeout = time.Minute
 
 func send(address string, x *table.Exchange) (*table.Result, error) {
 	switch x.Version {

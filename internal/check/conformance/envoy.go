@@ -43,10 +43,13 @@ func startEnvoy(f *table.Fixture, workers int, overHTTP bool) (*server, error) {
 		return s, err
 	}
 	s.log, s.own = newLog(readEnvoyLine), []string{"keystile: "}
-	if s.envoy, err = envoy.Start(s.dir, config, workers, s.https, s.log.add); err != nil {
+	if s.envoy, err = envoy.Start(s.dir, config, workers, s.log.add); err != nil {
 		return s, err
 	}
-	return s, s.ready()
+	if err := s.ready(); err != nil {
+		return s, err
+	}
+	return s, s.answers()
 }
 
 // readEnvoyLine finds a denial in a line of Envoy's log.
@@ -124,7 +127,7 @@ const readyPath = "/keystile-conformance/ready"
 // ready waits until the workers have their bundle: each that answers says so
 // itself.
 func (s *server) ready() error {
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: timeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	var last string
 	good := 0
 	for deadline := time.Now().Add(startWait); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

@@ -82,8 +82,9 @@ func warnIfOlder(path string, built fs.FileInfo, dirs ...string) {
 	}
 }
 
-// startWait is how long a server may take until it answers.
-const startWait = 20 * time.Second
+// startWait is how long a server may take until it answers: long, for a machine that is
+// busy.
+const startWait = 2 * time.Minute
 
 // start starts the process and waits until it answers. denial finds a denial in
 // a line of its log; own are marks of Keystile's own lines.
@@ -97,17 +98,44 @@ func (s *server) start(process *exec.Cmd, denial func(line string) (id, reason s
 		return err
 	}
 	s.log = newLog(denial)
-	go s.log.read(stderr)
-	go func() { s.exited <- process.Wait() }()
-	return errors.Join(s.answers(s.https), s.answers(s.http))
+	go func() {
+		s.log.read(stderr) // to its end, which Wait would cut off
+		s.exited <- process.Wait()
+	}()
+	return s.answers()
 }
 
-// answers waits until somebody listens at an address.
-func (s *server) answers(address string) error {
-	for deadline := time.Now().Add(startWait); ; {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			return conn.Close()
+// answers waits until the server answers over plain HTTP, and by TLS in each version
+// of HTTP.
+func (s *server) answers() error {
+	deadline := time.Now().Add(startWait)
+	if err := s.answersItself(&table.Exchange{Version: 1}, deadline); err != nil {
+		return err
+	}
+	for _, version := range s.versions {
+		if err := s.answersItself(&table.Exchange{Version: version, TLS: true, SNI: "localhost"}, deadline); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answersItself waits until a request for nobody's host is denied, and the denial is in
+// the server's own log: a listener may be somebody else's.
+func (s *server) answersItself(x *table.Exchange, deadline time.Time) error {
+	x.Method, x.Target, x.Authority = "GET", "/", "nobody.invalid"
+	address := s.http
+	if x.TLS {
+		address = s.https
+	}
+	for {
+		r, err := send(address, x)
+		switch {
+		case err != nil || r.Refused:
+		case len(r.Header["Request-Id"]) != 1 || s.log.reason(r.Header["Request-Id"][0]) == "":
+			return fmt.Errorf("at %s somebody else answers by HTTP/%d (%d %v), and not %s: free the port\n%s", address, x.Version, r.Status, r.Header, s.name, s.log.tail())
+		default:
+			return nil
 		}
 		select {
 		case err := <-s.exited:
@@ -116,7 +144,7 @@ func (s *server) answers(address string) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s does not answer at %s\n%s", s.name, address, s.log.tail())
+			return fmt.Errorf("%s does not answer at %s by HTTP/%d: %v\n%s", s.name, address, x.Version, err, s.log.tail())
 		}
 	}
 }
@@ -128,7 +156,7 @@ func (s *server) Close() error {
 		s.process.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-s.exited:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			s.process.Process.Kill()
 			failed = fmt.Errorf("%s did not end", s.name)
 		}
@@ -167,7 +195,7 @@ func (s *server) Name() string { return s.name }
 func (s *server) Versions() []int { return s.versions }
 
 // logWait is how long a denial's line may take to arrive.
-const logWait = 2 * time.Second
+const logWait = 30 * time.Second
 
 // Do sends one exchange and gathers what the client, the upstream and the log
 // saw of it.

@@ -61,6 +61,10 @@ const (
 	inCaddy = "./caddymodule"
 	onDisk  = "internal/disk/open.go"
 
+	ports   = "internal/testing/address/address.go"
+	inPorts = "./internal/testing/address"
+	inDemo  = "./internal/demo"
+
 	filter        = "wasmfilter/internal/plugin/plugin.go"
 	filterRequest = "wasmfilter/internal/plugin/request.go"
 	filterSource  = "wasmfilter/internal/plugin/source.go"
@@ -419,6 +423,22 @@ var mutants = []mutant{
 	{"next publisher that is not listed", "internal/control/rotate.go", "if !slices.Contains(opened.PolicyNote.Publishers, next[0].Verifier) {", "if false && !slices.Contains(opened.PolicyNote.Publishers, next[0].Verifier) {", inControl},
 	{"escapes in names of keys", "internal/control/newkey.go", `if strings.Contains(s, "%") {`, "if false {", inControl},
 	{"lock that is had again", state, "s.locked.Store(false)", "", inDisk},
+	{"bundle that is not in force is not ready", "caddymodule/ready.go", "if err := g.verifier.Status(); err != nil {", "if err := g.verifier.Status(); err != nil && g.verifier.Bundle() == nil {", inCaddy},
+	{"all bundles are ready", "caddymodule/ready.go", "if len(names) == 0 {\n\t\tnames = slices.Sorted", "if false {\n\t\tnames = slices.Sorted", inCaddy},
+	{"readiness before redirects", "caddymodule/ready.go", `httpcaddyfile.Before, "redir")`, `httpcaddyfile.After, "rewrite")`, inCaddy},
+	{"readiness is not stored", "caddymodule/ready.go", `w.Header().Set("Cache-Control", "no-store")`, "", inCaddy},
+	{"admin endpoint only reads", "caddymodule/admin.go", "if r.Method != http.MethodGet && r.Method != http.MethodHead {", "if false {", inCaddy},
+	{"bundle that the admin endpoint does not know", "caddymodule/admin.go", "if i < 0 {", "if i = max(i, 0); false {", inCaddy},
+	{"last error is what led to it", "caddymodule/guard.go", "g.logger.Load().Error(\"every request is denied\", logFields(g.name, err)...)", "g.tell(\"every request is denied\", err)", inCaddy},
+	{"last error is kept", "caddymodule/guard.go", `g.trouble.Store(&trouble{time.Now(), msg + ": " + err.Error()})`, "", inCaddy},
+	{"who of the signers has signed", "core/bundle/signatures.go", "return signatures(t.signers, signed)", "return signatures(t.signers, signed[:0])", inBundle},
+	{"who of the publishers has signed", "core/bundle/signatures.go", "return signatures(publishers, m.signedBy)", "return signatures(publishers, m.publishers)", inBundle},
+	{"port that another process has taken", ports, "if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {", "if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {", inPorts},
+	{"port where somebody listens", ports, "if err := unused(port); err != nil {", "if err := unused(port); false {", inPorts},
+	{"port of UDP", ports, "c, err := net.ListenPacket(\"udp\", all)", "c, err := net.ListenPacket(\"udp\", \":0\")", inPorts},
+	{"demo's HTTP port is its own", "internal/demo/ports.go", "got != nonce || ", "got == \"\" || ", inDemo},
+	{"demo's HTTPS port is its own", "internal/demo/ports.go", ", {d.ports.https, d.askHTTPS}} {", "} {", inDemo},
+	{"demo's ports are free", "internal/demo/ports.go", "if err := address.Take(port); err != nil {", "if err := address.Take(port); false {", inDemo},
 	{"response that has left", "caddymodule/underway.go", "a.next.previous = a.previous", "_ = a.previous", inCaddy},
 	{"proxy that does not obey", filterRequest, "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader) != nil {", "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader); false {", inFilter},
 	{"identity that cannot be set", filterRequest, "if p.host.SetRequestHeader(h.Name, h.Value) != nil {", "if p.host.SetRequestHeader(h.Name, h.Value); false {", inFilter},

@@ -1,9 +1,10 @@
-// Package address gives tests addresses on this machine that nothing else takes before
-// they listen there: a server that is another process, such as Envoy, cannot be handed a
-// listener.
+// Package address takes ports of this machine for servers that are other processes and
+// cannot be handed a listener: Caddy and Envoy, in tests, measurements and the demo.
 //
-// [Free] keeps each port for as long as the process runs, by a lock on a file, and takes
-// none of those that the system gives to outgoing connections.
+// Such a server shares a port in silence with whoever else shares it (SO_REUSEPORT), so
+// that each answers some of the other's calls. [Free] and [Take] give a port to one
+// process alone: it is locked by a file for as long as the process runs, so that two who
+// start at once cannot both have it, and nobody listens there, who shares it or not.
 package address
 
 import (
@@ -17,42 +18,42 @@ import (
 	"syscall"
 )
 
-// The ports are below those that Linux gives out by itself (from 32768 on).
+// The ports of [Free] are below those that Linux gives to outgoing connections by itself
+// (from 32768 on).
 const (
 	first = 20_000
 	count = 12_000
 )
 
-// Free is an address of 127.0.0.1, free for TCP and UDP.
-func Free() (string, error) {
-	dir := filepath.Join(os.TempDir(), "keystile-test-ports")
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return "", err
-	}
+// locks is the folder of the locks, one for all processes of this machine.
+func locks() string { return filepath.Join(os.TempDir(), "keystile-test-ports") }
+
+// Free takes a port that nobody has, for TCP and UDP, and gives its address on 127.0.0.1.
+func Free() (address string, err error) {
 	for range 1000 {
-		port := strconv.Itoa(first + rand.IntN(count))
-		if address := "127.0.0.1:" + port; taken(filepath.Join(dir, port)) && unused(address) {
-			return address, nil
+		port := first + rand.IntN(count)
+		if err = Take(port); err == nil {
+			return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
 		}
 	}
-	return "", fmt.Errorf("no port from %d to %d is free: remove %s if no test runs", first, first+count, dir)
+	return "", fmt.Errorf("no port from %d to %d is to be had: %w", first, first+count, err)
 }
 
-// taken locks a file until the process ends; it returns false if another has it, or
-// this one.
-func taken(file string) bool {
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o666)
+// Take takes a port, for TCP and UDP, on all of this machine's addresses. It fails where
+// somebody has it, or listens there.
+func Take(port int) error {
+	f, err := lock(filepath.Join(locks(), strconv.Itoa(port)))
 	if err != nil {
-		return false
+		return fmt.Errorf("port %d is busy: %w", port, err)
 	}
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+	if err := unused(port); err != nil {
 		f.Close()
-		return false
+		return fmt.Errorf("port %d is busy: %w", port, err)
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	kept = append(kept, f) // else it would be closed when it is collected
-	return true
+	return nil
 }
 
 var (
@@ -60,16 +61,33 @@ var (
 	kept []*os.File
 )
 
-func unused(address string) bool {
-	l, err := net.Listen("tcp", address)
+// lock locks a file until the process ends. It fails if somebody has it, this process too.
+func lock(file string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
-		return false
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another demo or test has taken it (%s: %w)", file, err)
+	}
+	return f, nil
+}
+
+// unused says who could not be alone at a port. Listeners of Go's do not share theirs.
+func unused(port int) error {
+	all := ":" + strconv.Itoa(port)
+	l, err := net.Listen("tcp", all)
+	if err != nil {
+		return err
 	}
 	defer l.Close()
-	c, err := net.ListenPacket("udp", address)
+	c, err := net.ListenPacket("udp", all)
 	if err != nil {
-		return false
+		return err
 	}
-	c.Close()
-	return true
+	return c.Close()
 }

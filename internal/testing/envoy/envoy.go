@@ -188,16 +188,28 @@ type Process struct {
 }
 
 // startWait is how long Envoy may take: it compiles the filter for each worker.
-const startWait = 60 * time.Second
+const startWait = 3 * time.Minute
 
 // Start runs Envoy with a configuration, which it writes into dir, until it
-// answers at address. line gets every line of the log; it may be nil.
-func Start(dir string, config Object, workers int, address string, line func(string)) (*Process, error) {
+// listens at each address of TCP in it. line gets every line of the log; it may be nil.
+//
+// With one worker Envoy shares no port: one that is busy is an error. Several workers
+// need sockets of their own, so that each gets its share of connections.
+func Start(dir string, config Object, workers int, line func(string)) (*Process, error) {
 	binary, err := Binary()
 	if err != nil {
 		return nil, err
 	}
+	if workers == 1 {
+		for _, l := range config["static_resources"].(Object)["listeners"].([]Object) {
+			l["enable_reuse_port"] = false
+		}
+	}
 	raw, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	listening, err := addresses(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -230,21 +242,52 @@ func Start(dir string, config Object, workers int, address string, line func(str
 		}
 	}()
 	go func() { <-read; p.exited <- p.Wait() }()
-	for deadline := time.Now().Add(startWait); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(startWait); len(listening) > 0; time.Sleep(20 * time.Millisecond) {
 		select {
 		case err := <-p.exited:
 			p.exited <- err
 			return p, fmt.Errorf("envoy ended: %v\n%s", err, p.Log())
 		default:
 		}
-		if conn, err := net.Dial("tcp", address); err == nil {
+		if conn, err := net.Dial("tcp", listening[0]); err == nil {
 			conn.Close()
-			return p, nil
-		}
-		if time.Now().After(deadline) {
-			return p, fmt.Errorf("envoy does not answer\n%s", p.Log())
+			listening = listening[1:]
+		} else if time.Now().After(deadline) {
+			return p, fmt.Errorf("envoy does not answer at %s\n%s", listening[0], p.Log())
 		}
 	}
+	return p, nil
+}
+
+// addresses are those where Envoy listens by TCP with a configuration.
+func addresses(config []byte) (all []string, err error) {
+	type listener struct {
+		Address struct {
+			Socket struct {
+				Protocol, Address string
+				Port              int `json:"port_value"`
+			} `json:"socket_address"`
+		}
+	}
+	var c struct {
+		Admin  *listener
+		Static struct{ Listeners []listener } `json:"static_resources"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		return nil, err
+	}
+	if c.Admin != nil {
+		c.Static.Listeners = append(c.Static.Listeners, *c.Admin)
+	}
+	for _, l := range c.Static.Listeners {
+		if s := l.Address.Socket; s.Protocol != "UDP" {
+			all = append(all, net.JoinHostPort(s.Address, strconv.Itoa(s.Port)))
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("envoy is to listen nowhere")
+	}
+	return all, nil
 }
 
 // Log is what Envoy has logged last.
@@ -270,7 +313,7 @@ func (p *Process) Close() error {
 	case err := <-p.exited:
 		p.exited <- err
 		return nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		p.Process.Kill()
 		return errors.New("envoy did not end")
 	}
