@@ -155,7 +155,7 @@ func TestTrustedProxiesAtLoad(t *testing.T) {
 		"proxies, strict":     {"\tservers {\n\t\ttrusted_proxies static 10.0.0.0/8\n\t\ttrusted_proxies_strict\n\t}", "example", true},
 		"no limits to IPs":    {"\tservers {\n\t\ttrusted_proxies static 10.0.0.0/8\n\t}", "vinr", true},
 	} {
-		err := validate(t, h.globals(tt.servers, tt.policy)+"http://a.example {\n\tkeystile "+tt.policy+"\n}\n")
+		err := validate(t, h.globals(tt.servers, tt.policy)+"http://"+map[string]string{"example": "api.example.com", "vinr": "api.vinr.com"}[tt.policy]+" {\n\tkeystile "+tt.policy+"\n}\n")
 		if (err == nil) != tt.ok || err != nil && !strings.Contains(err.Error(), "trusted_proxies_strict") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -493,10 +493,10 @@ func TestHandlerOptions(t *testing.T) {
 		{"pass without handle_errors", "\tkeystile vinr {\n\t\terrors pass\n\t}\n" + show, "/v1/payments", 403, "", true},
 		{"pass to handle_errors", "\tkeystile vinr {\n\t\terrors pass\n\t}\n" + show + "\n\thandle_errors {\n\t\trespond \"{err.status_code} {http.keystile.reason} {http.keystile.key_id} {http.auth.user.id}|\"\n\t}", "/v1/payments", 403, "403 scope " + id + " {http.auth.user.id}|", true},
 		{"rewritten before", "\trewrite /old /v1/refunds\n\tkeystile vinr\n" + show, "/old", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
-		{"path prefix taken off before", "\thandle_path /api/* {\n\t\tkeystile vinr\n\t" + show + "\n\t}", "/api/v1/refunds", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
+		{"path prefix taken off before", "\turi /api/* strip_prefix /api\n\tkeystile vinr\n\t" + show, "/api/v1/refunds", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
 		{"rewritten, and decided by that", "\trewrite /old /v1/refunds\n\tkeystile vinr {\n\t\trewritten\n\t}\n" + show, "/old", 200, id + " restricted live acct_1 refunds:read ok resources vinr |", false},
 		{"rewritten to what the key may not do", "\trewrite /old /v1/payments\n\tkeystile vinr {\n\t\trewritten\n\t}\n" + show, "/old", 403, `{"type":"about:blank","title":"Forbidden","status":403,"detail":"This key may not do this."}`, true},
-		{"query added before", "\turi query +a b\n\tkeystile vinr\n" + show, "/v1/refunds", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
+		{"query added before", "\turi /v1/* query +a b\n\tkeystile vinr\n" + show, "/v1/refunds", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := start(t, h, []string{"vinr"}, site(tt.lines))
