@@ -24,6 +24,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/testing/address"
@@ -505,6 +506,71 @@ func TestHandlerOptions(t *testing.T) {
 				t.Errorf("%d %q %v", r.StatusCode, got, r.Header)
 			}
 		})
+	}
+}
+
+// Each denial is a line that names method, host and path, and what was allowed, and that
+// never holds a key (R74). A request that goes on has an ID, also by a public route, and
+// not the client's; the same is in the placeholder.
+func TestDenialLineAndRequestID(t *testing.T) {
+	h := newHome(t, "vinr")
+	_, key := h.create("vinr", control.NewKey{Kind: "publishable", Environment: "live"})
+	log := filepath.Join(h.dir, "log")
+	h.extra = fmt.Sprintf("\tlog keystile {\n\t\toutput file %s\n\t\tinclude http.handlers.keystile\n\t}\n", log)
+	s := start(t, h, []string{"vinr"}, func(s *server) string {
+		return fmt.Sprintf("http://api.vinr.com, https://api.vinr.com {\n\troute {\n\t\tkeystile vinr\n\t\theader X-Id {http.keystile.request_id}\n\t\treverse_proxy %s\n\t}\n}\n", s.upstream.Listener.Addr())
+	})
+	line := func(method, url string, headers ...string) (fields map[string]any) {
+		t.Helper()
+		id := s.do(method, url, headers...).Header.Get("Request-Id")
+		text, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id == "" || strings.Contains(string(text), key) {
+			t.Errorf("%s %s: no Request-Id, or a key in the log", method, url)
+		}
+		for l := range strings.Lines(string(text)) {
+			fields = nil
+			if err := json.Unmarshal([]byte(l), &fields); err == nil && fields["request_id"] == id {
+				return fields
+			}
+		}
+		t.Fatalf("%s %s: no line has its Request-Id", method, url)
+		return nil
+	}
+	for name, tt := range map[string]struct {
+		got  map[string]any
+		want map[string]any
+	}{
+		"kind": {line("POST", "https://api.vinr.com/v1/payments?a=b", "X-Api-Key: "+key),
+			map[string]any{"reason": "kind", "method": "POST", "host": "api.vinr.com", "path": "/v1/payments", "allowed": "secret, restricted", "status": 401.0, "bundle": "vinr"}},
+		"in the URL":          {line("GET", "https://api.vinr.com/v1/"+key), map[string]any{"reason": "in_url", "path": core.LeftOut}},
+		"in the URL, plain":   {line("GET", "http://api.vinr.com/v1/"+key), map[string]any{"reason": "plaintext", "path": core.LeftOut, "host": "api.vinr.com"}},
+		"in the query, plain": {line("GET", "http://api.vinr.com/v1/x?k="+key), map[string]any{"reason": "plaintext", "path": "/v1/x"}},
+		"no key":              {line("GET", "https://api.vinr.com/v1/x"), map[string]any{"reason": "missing", "allowed": "Authorization: Bearer, X-Api-Key"}},
+	} {
+		for field, want := range tt.want {
+			if tt.got[field] != want {
+				t.Errorf("%s: %s is %v, not %v", name, field, tt.got[field], want)
+			}
+		}
+	}
+	seen := make(map[string]bool)
+	for range 3 {
+		r := s.do("POST", "https://api.vinr.com/v1/tokens", "X-Api-Key: "+key, "Request-Id: forged", "request~id: forged", "Connection: request-id")
+		if r.StatusCode != 200 {
+			t.Fatalf("status %d", r.StatusCode)
+		}
+		got := <-s.reached
+		if ids := got.Header["Request-Id"]; len(ids) != 1 || len(ids[0]) < 20 || seen[ids[0]] || ids[0] != r.Header.Get("X-Id") {
+			t.Errorf("the upstream gets the Request-Id %q, and the placeholder is %q", ids, r.Header.Get("X-Id"))
+		} else {
+			seen[ids[0]] = true
+		}
+		if strings.Contains(fmt.Sprint(got.Header), "forged") {
+			t.Errorf("the upstream gets the client's: %v", got.Header)
+		}
 	}
 }
 
