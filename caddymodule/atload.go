@@ -36,7 +36,10 @@ func (a *App) checkServer(ctx caddy.Context, server *caddyhttp.Server) error {
 		a.looked, a.sites = make(map[*caddyhttp.Server]bool), make(map[string][]site)
 	}
 	a.looked[server] = true
-	l := &looker{app: app, servers: a.http.Servers, keystile: a, warn: func(msg string) { ctx.Logger().Warn(msg) }}
+	l := &looker{app: app, servers: a.http.Servers, places: make(map[string][]place), keystile: a, warn: func(msg string) { ctx.Logger().Warn(msg) }}
+	for name, s := range a.http.Servers {
+		l.places[name] = s.places()
+	}
 	for name, s := range app.Servers {
 		if s == server && a.http.Servers[name] != nil {
 			return l.look(name)
@@ -49,15 +52,14 @@ func (a *App) checkServer(ctx caddy.Context, server *caddyhttp.Server) error {
 type looker struct {
 	app      *caddyhttp.App
 	servers  map[string]*serverConfig
+	places   map[string][]place // of each server
 	keystile *App
 	warn     func(string)
 }
 
 func (l *looker) look(name string) error {
-	server := l.servers[name]
-	places := server.places()
-	for i := range places {
-		p := &places[i]
+	for i := range l.places[name] {
+		p := &l.places[name][i]
 		if err := l.checkWrappers(name); err != nil {
 			return err
 		}
@@ -335,7 +337,7 @@ func (l *looker) warnOthers(name string, p *place, f *flow) {
 		if other == name || p.hosts == nil {
 			continue
 		}
-		if slices.ContainsFunc(l.servers[other].places(), func(q place) bool { return q.hosts == nil || len(narrow(p.hosts, q.hosts)) > 0 }) {
+		if slices.ContainsFunc(l.places[other], func(q place) bool { return q.hosts == nil || len(narrow(p.hosts, q.hosts)) > 0 }) {
 			continue // what is there is looked at by itself
 		}
 		there, routes := l.flowTo(other, p)

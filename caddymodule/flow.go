@@ -284,6 +284,7 @@ func (f *flow) handler(h *handlerConfig, rs arrivals) arrivals {
 	}
 	if !slices.Contains(wrappers, h.kind) && !h.passes {
 		f.unknown[h] |= rs
+		f.routes(h.routes, rs)
 	}
 	return rs
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -194,6 +195,42 @@ func (h *handlerConfig) UnmarshalJSON(b []byte) error {
 		}
 		return err
 	}
+	if handlerJSON.Match(b) {
+		return h.readOther(b)
+	}
+	return nil
+}
+
+// readOther finds routes in a handler that is not known, wherever it keeps them.
+func (h *handlerConfig) readOther(b []byte) error {
+	var list []json.RawMessage
+	if json.Unmarshal(b, &list) == nil {
+		for _, raw := range list {
+			if err := h.readOther(raw); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var object map[string]json.RawMessage
+	if json.Unmarshal(b, &object) != nil {
+		return nil
+	}
+	if object["handle"] != nil {
+		r := new(routeConfig)
+		h.routes = append(h.routes, r)
+		return json.Unmarshal(b, r)
+	}
+	if string(object["handler"]) == `"keystile"` {
+		inner := new(handlerConfig)
+		h.routes = append(h.routes, &routeConfig{handle: []*handlerConfig{inner}})
+		return json.Unmarshal(b, inner)
+	}
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if err := h.readOther(object[name]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -242,17 +279,27 @@ func canonicalDial(dial string) string {
 }
 
 func (h *handlerConfig) readRewrite(b []byte) error {
-	var in map[string]json.RawMessage
+	var in struct {
+		StripPrefix json.RawMessage `json:"strip_path_prefix"`
+		StripSuffix json.RawMessage `json:"strip_path_suffix"`
+		Substring   json.RawMessage `json:"uri_substring"`
+		Expression  json.RawMessage `json:"path_regexp"`
+		URI         json.RawMessage `json:"uri"`
+		Query       json.RawMessage `json:"query"`
+	}
 	if err := json.Unmarshal(b, &in); err != nil {
 		return err
 	}
-	for _, change := range [][2]string{
-		{"strip_path_prefix", "uri strip_prefix"}, {"strip_path_suffix", "uri strip_suffix"}, {"uri_substring", "uri replace"},
-		{"path_regexp", "uri path_regexp"}, {"uri", "rewrite"}, {"query", "uri query"},
+	for _, change := range []struct {
+		directive string
+		to        json.RawMessage
+	}{
+		{"uri strip_prefix", in.StripPrefix}, {"uri strip_suffix", in.StripSuffix}, {"uri replace", in.Substring},
+		{"uri path_regexp", in.Expression}, {"rewrite", in.URI}, {"uri query", in.Query},
 	} {
-		if raw := in[change[0]]; raw != nil {
-			h.rewrites = fmt.Sprintf("`%s` (%s)", change[1], raw)
-			return nil
+		if change.to != nil {
+			h.rewrites = fmt.Sprintf("`%s` (%s)", change.directive, change.to)
+			break
 		}
 	}
 	return nil

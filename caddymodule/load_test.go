@@ -1,8 +1,10 @@
 package caddymodule_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/bundle/bundletest"
@@ -119,6 +123,7 @@ func TestFoundAtLoad(t *testing.T) {
 		"php_fastcgi behind":             {"", site("keystile vinr\nphp_fastcgi localhost:9000"), "", ""},
 		"php_fastcgi before":             {"", site("route {\nphp_fastcgi localhost:9001\nkeystile vinr\n" + up + "\n}"), "", change},
 		"rewrite in another handle":      {"", site("handle_path /docs/* {\nfile_server\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
+		"rewrite in a handle that ends":  {"", site("handle_path /docs/* {\nheader X-Y z\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
 		"rewrite of another site":        {"", site("keystile vinr\n"+up) + both("x.test", "uri strip_prefix /a\n"+other), "", ""},
 		"method":                         {"", site("keystile vinr\nmethod POST\n" + up), "", ""},
 		"rewrite before a named route":   {"", "&(api) {\nkeystile vinr\n}\n" + site("uri strip_prefix /a\ninvoke api"), change, ""},
@@ -131,6 +136,7 @@ func TestFoundAtLoad(t *testing.T) {
 		"by a method":                     {"", site("@api method POST\nkeystile @api vinr\n" + up), around, ""},
 		"every path":                      {"", site("keystile /* vinr\n" + up), "", ""},
 		"the same matcher behind":         {"", site("@api path /v1/*\nkeystile @api vinr\nreverse_proxy @api localhost:9000\nrespond 404"), "", ""},
+		"the same matcher further behind": {"", site("@api path /v1/*\nkeystile @api vinr\nrespond /x hi\nreverse_proxy @api localhost:9000"), "", ""},
 		"the same matcher, and another":   {"", site("@api path /v1/*\nkeystile @api vinr\nreverse_proxy @api localhost:9000\n" + other), "", ""},
 		"the rest is answered":            {"", site("@api path /v1/*\n@rest not path /v1/*\nkeystile @api vinr\nrespond @rest 404\n" + up), "", ""},
 		"handle, and files":               {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle {\nfile_server\n}"), "", ""},
@@ -172,6 +178,71 @@ func TestFoundAtLoad(t *testing.T) {
 				t.Errorf("it warns of\n%s\nnot of %q", warnings, tt.warned)
 			}
 		})
+	}
+}
+
+// box is a handler that keeps routes in a way of its own.
+type box struct {
+	Inside struct {
+		Routes caddyhttp.RouteList `json:"lid"`
+	} `json:"inside"`
+}
+
+func init() { caddy.RegisterModule(box{}) }
+
+// CaddyModule is Caddy's.
+func (box) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.keystile_test_box", New: func() caddy.Module { return new(box) }}
+}
+
+// Provision is Caddy's.
+func (b *box) Provision(ctx caddy.Context) error { return b.Inside.Routes.Provision(ctx) }
+
+// ServeHTTP is Caddy's.
+func (b *box) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	return b.Inside.Routes.Compile(next).ServeHTTP(w, r)
+}
+
+// The same is found in JSON, which no Caddyfile has sorted, and within handlers that
+// keystile does not know.
+func TestFoundInJSON(t *testing.T) {
+	h := newHome(t, "vinr")
+	var config map[string]map[string]any
+	if err := json.Unmarshal(adapt(t, h.globals("", "vinr")), &config); err != nil {
+		t.Fatal(err)
+	}
+	const (
+		host     = `"match": [{"host": ["api.vinr.com"]}]`
+		keystile = `{"handler": "keystile", "bundle": "vinr"}`
+		proxy    = `{"handler": "reverse_proxy", "upstreams": [{"dial": "localhost:9000"}]}`
+		strip    = `{"handler": "rewrite", "strip_path_prefix": "/x"}`
+		box      = `{"handler": "keystile_test_box", "inside": {"lid": [{"handle": [%s]}]}}`
+	)
+	for name, tt := range map[string]struct{ listen, routes, refused string }{
+		"good":                     {":80", `{` + host + `, "handle": [` + keystile + `, ` + proxy + `]}`, ""},
+		"another host":             {":80", `{"match": [{"host": ["x.test"]}], "handle": [` + keystile + `]}`, "host x.test"},
+		"a host or another":        {":80", `{"match": [{"host": ["api.vinr.com"]}, {"host": ["x.test"]}], "handle": [` + keystile + `]}`, "host x.test"},
+		"routes, a path":           {":80", `{"match": [{"host": ["api.vinr.com"], "path": ["/v1/*"]}], "handle": [` + keystile + `]}, {"handle": [` + proxy + `]}`, "leaves out reach"},
+		"routes, terminal":         {":80", `{"match": [{"host": ["api.vinr.com"], "path": ["/v1/*"]}], "handle": [` + keystile + `], "terminal": true}, {"handle": [` + proxy + `]}`, ""},
+		"rewrite in a route":       {":80", `{"handle": [` + strip + `]}, {` + host + `, "handle": [` + keystile + `]}`, "changes the request"},
+		"rewrite of another host":  {":80", `{"match": [{"host": ["x.test"]}], "handle": [` + strip + `]}, {` + host + `, "handle": [` + keystile + `]}`, ""},
+		"in a box":                 {":80", `{` + host + `, "handle": [` + fmt.Sprintf(box, keystile) + `, ` + proxy + `]}`, ""},
+		"in a box, another host":   {":80", `{"match": [{"host": ["x.test"]}], "handle": [` + fmt.Sprintf(box, keystile) + `]}`, "host x.test"},
+		"in a box, HTTPS alone":    {":443", `{` + host + `, "handle": [` + fmt.Sprintf(box, keystile) + `]}`, "name the HTTP site too"},
+		"in a box, after a change": {":80", `{` + host + `, "handle": [` + fmt.Sprintf(box, strip+", "+keystile) + `]}`, "changes the request"},
+	} {
+		config["apps"]["http"] = json.RawMessage(`{"servers": {"s": {"listen": ["` + tt.listen + `"], "routes": [` + tt.routes + `]}}}`)
+		raw, err := json.Marshal(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loaded := new(caddy.Config)
+		if err := caddy.StrictUnmarshalJSON(raw, loaded); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := caddy.Validate(loaded); (err == nil) != (tt.refused == "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -177,8 +177,11 @@ func matchesHost(patterns caddyhttp.MatchHost, host string) (all, some bool) {
 
 // covers says whether a wildcard pattern matches all that host stands for.
 func covers(pattern, host string) bool {
+	if !strings.Contains(pattern, "*") {
+		return false
+	}
 	ps, hs := strings.Split(strings.ToLower(pattern), "."), strings.Split(strings.ToLower(host), ".")
-	if len(ps) != len(hs) || !strings.Contains(pattern, "*") {
+	if len(ps) != len(hs) {
 		return false
 	}
 	for i := range ps {
