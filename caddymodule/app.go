@@ -31,7 +31,7 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func init() {
@@ -49,6 +49,10 @@ type App struct {
 
 	guards map[string]*guard
 	keys   []string // in the pool, taken by this instance
+
+	http   *httpConfig                // around the handlers, once one has been provisioned
+	looked map[*caddyhttp.Server]bool // through
+	sites  map[string][]site          // of each bundle
 }
 
 // Bundle says where a bundle comes from and what of it is believed.
@@ -160,6 +164,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 // Start begins to watch the bundles, and to remember what was accepted.
 func (a *App) Start() error {
 	for _, name := range slices.Sorted(maps.Keys(a.guards)) {
+		a.guards[name].sites.Store(&siteList{a.sites[name]})
 		if err := a.guards[name].begin(); err != nil {
 			return fmt.Errorf("bundle %q: %w", name, err)
 		}
@@ -191,10 +196,6 @@ func (a *App) guard(name string) (*guard, error) {
 		return nil, fmt.Errorf("bundle %q is not configured: add `keystile { bundle %s { … } }` to the global options", name, name)
 	}
 	return nil, fmt.Errorf("bundle %q is not configured: the global options have %q", name, known)
-}
-
-func logFields(name string, err error) []zap.Field {
-	return []zap.Field{zap.String("bundle", name), zap.Error(err)}
 }
 
 var (

@@ -26,6 +26,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/testing/address"
@@ -189,7 +190,7 @@ func TestTrustedProxiesAtLoad(t *testing.T) {
 		"proxies, strict":     {"\tservers {\n\t\ttrusted_proxies static 10.0.0.0/8\n\t\ttrusted_proxies_strict\n\t}", "example", true},
 		"no limits to IPs":    {"\tservers {\n\t\ttrusted_proxies static 10.0.0.0/8\n\t}", "vinr", true},
 	} {
-		err := validate(t, h.globals(tt.servers, tt.policy)+"http://a.example {\n\tkeystile "+tt.policy+"\n}\n")
+		err := validate(t, h.globals(tt.servers, tt.policy)+"http://"+map[string]string{"example": "api.example.com", "vinr": "api.vinr.com"}[tt.policy]+" {\n\tkeystile "+tt.policy+"\n}\n")
 		if (err == nil) != tt.ok || err != nil && !strings.Contains(err.Error(), "trusted_proxies_strict") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -540,10 +541,10 @@ func TestHandlerOptions(t *testing.T) {
 		{"pass without handle_errors", "\tkeystile vinr {\n\t\terrors pass\n\t}\n" + show, "/v1/payments", 403, "", true},
 		{"pass to handle_errors", "\tkeystile vinr {\n\t\terrors pass\n\t}\n" + show + "\n\thandle_errors {\n\t\trespond \"{err.status_code} {http.keystile.reason} {http.keystile.key_id} {http.auth.user.id}|\"\n\t}", "/v1/payments", 403, "403 scope " + id + " {http.auth.user.id}|", true},
 		{"rewritten before", "\trewrite /old /v1/refunds\n\tkeystile vinr\n" + show, "/old", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
-		{"path prefix taken off before", "\thandle_path /api/* {\n\t\tkeystile vinr\n\t" + show + "\n\t}", "/api/v1/refunds", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
+		{"path prefix taken off before", "\turi /api/* strip_prefix /api\n\tkeystile vinr\n\t" + show, "/api/v1/refunds", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
 		{"rewritten, and decided by that", "\trewrite /old /v1/refunds\n\tkeystile vinr {\n\t\trewritten\n\t}\n" + show, "/old", 200, id + " restricted live acct_1 refunds:read ok resources vinr |", false},
 		{"rewritten to what the key may not do", "\trewrite /old /v1/payments\n\tkeystile vinr {\n\t\trewritten\n\t}\n" + show, "/old", 403, `{"type":"about:blank","title":"Forbidden","status":403,"detail":"This key may not do this."}`, true},
-		{"query added before", "\turi query +a b\n\tkeystile vinr\n" + show, "/v1/refunds", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
+		{"query added before", "\turi /v1/* query +a b\n\tkeystile vinr\n" + show, "/v1/refunds", 503, `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"Keys cannot be verified at the moment."}`, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := start(t, h, []string{"vinr"}, site(tt.lines))
@@ -552,6 +553,71 @@ func TestHandlerOptions(t *testing.T) {
 				t.Errorf("%d %q %v", r.StatusCode, got, r.Header)
 			}
 		})
+	}
+}
+
+// Each denial is a line that names method, host and path, and what was allowed, and that
+// never holds a key (R74). A request that goes on has an ID, also by a public route, and
+// not the client's; the same is in the placeholder.
+func TestDenialLineAndRequestID(t *testing.T) {
+	h := newHome(t, "vinr")
+	_, key := h.create("vinr", control.NewKey{Kind: "publishable", Environment: "live"})
+	log := filepath.Join(h.dir, "log")
+	h.extra = fmt.Sprintf("\tlog keystile {\n\t\toutput file %s\n\t\tinclude http.handlers.keystile\n\t}\n", log)
+	s := start(t, h, []string{"vinr"}, func(s *server) string {
+		return fmt.Sprintf("http://api.vinr.com, https://api.vinr.com {\n\troute {\n\t\tkeystile vinr\n\t\theader X-Id {http.keystile.request_id}\n\t\treverse_proxy %s\n\t}\n}\n", s.upstream.Listener.Addr())
+	})
+	line := func(method, url string, headers ...string) (fields map[string]any) {
+		t.Helper()
+		id := s.do(method, url, headers...).Header.Get("Request-Id")
+		text, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id == "" || strings.Contains(string(text), key) {
+			t.Errorf("%s %s: no Request-Id, or a key in the log", method, url)
+		}
+		for l := range strings.Lines(string(text)) {
+			fields = nil
+			if err := json.Unmarshal([]byte(l), &fields); err == nil && fields["request_id"] == id {
+				return fields
+			}
+		}
+		t.Fatalf("%s %s: no line has its Request-Id", method, url)
+		return nil
+	}
+	for name, tt := range map[string]struct {
+		got  map[string]any
+		want map[string]any
+	}{
+		"kind": {line("POST", "https://api.vinr.com/v1/payments?a=b", "X-Api-Key: "+key),
+			map[string]any{"reason": "kind", "method": "POST", "host": "api.vinr.com", "path": "/v1/payments", "allowed": "secret, restricted", "status": 401.0, "bundle": "vinr"}},
+		"in the URL":          {line("GET", "https://api.vinr.com/v1/"+key), map[string]any{"reason": "in_url", "path": core.LeftOut}},
+		"in the URL, plain":   {line("GET", "http://api.vinr.com/v1/"+key), map[string]any{"reason": "plaintext", "path": core.LeftOut, "host": "api.vinr.com"}},
+		"in the query, plain": {line("GET", "http://api.vinr.com/v1/x?k="+key), map[string]any{"reason": "plaintext", "path": "/v1/x"}},
+		"no key":              {line("GET", "https://api.vinr.com/v1/x"), map[string]any{"reason": "missing", "allowed": "Authorization: Bearer, X-Api-Key"}},
+	} {
+		for field, want := range tt.want {
+			if tt.got[field] != want {
+				t.Errorf("%s: %s is %v, not %v", name, field, tt.got[field], want)
+			}
+		}
+	}
+	seen := make(map[string]bool)
+	for range 3 {
+		r := s.do("POST", "https://api.vinr.com/v1/tokens", "X-Api-Key: "+key, "Request-Id: forged", "request~id: forged", "Connection: request-id")
+		if r.StatusCode != 200 {
+			t.Fatalf("status %d", r.StatusCode)
+		}
+		got := <-s.reached
+		if ids := got.Header["Request-Id"]; len(ids) != 1 || len(ids[0]) < 20 || seen[ids[0]] || ids[0] != r.Header.Get("X-Id") {
+			t.Errorf("the upstream gets the Request-Id %q, and the placeholder is %q", ids, r.Header.Get("X-Id"))
+		} else {
+			seen[ids[0]] = true
+		}
+		if strings.Contains(fmt.Sprint(got.Header), "forged") {
+			t.Errorf("the upstream gets the client's: %v", got.Header)
+		}
 	}
 }
 

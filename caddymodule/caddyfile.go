@@ -163,6 +163,7 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	keystile [<matcher>] <bundle> {
 //		errors    answer|pass
 //		rewritten
+//		partial
 //	}
 //
 // The block may be left out.
@@ -187,8 +188,13 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.Err("rewritten takes no value")
 			}
 			h.Rewritten = true
+		case "partial":
+			if len(args) != 0 {
+				return d.Err("partial takes no value")
+			}
+			h.Partial = true
 		default:
-			return d.WrapErr(errUnknown(name, "errors or rewritten"))
+			return d.WrapErr(errUnknown(name, "errors, rewritten or partial"))
 		}
 	}
 	return nil

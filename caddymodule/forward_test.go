@@ -526,10 +526,10 @@ func TestServerName(t *testing.T) {
 	h := newHome(t, "vinr")
 	_, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
 	s := start(t, h, []string{"vinr"}, func(s *server) string {
-		return fmt.Sprintf("http://api.vinr.com, https://api.vinr.com, http://other.vinr.com, https://other.vinr.com {\n\tkeystile vinr\n\treverse_proxy %s\n}\n", s.upstream.Listener.Addr())
+		return fmt.Sprintf("http://api.vinr.com, https://api.vinr.com, http://sandbox.api.vinr.com, https://sandbox.api.vinr.com {\n\tkeystile vinr\n\treverse_proxy %s\n}\n", s.upstream.Listener.Addr())
 	})
-	s.ready("other.vinr.com")
-	for name, want := range map[string]int{"api.vinr.com": 200, "API.vinr.com": 200, "other.vinr.com": 421} {
+	s.ready("sandbox.api.vinr.com")
+	for name, want := range map[string]int{"api.vinr.com": 200, "API.vinr.com": 200, "sandbox.api.vinr.com": 421} {
 		config := &tls.Config{InsecureSkipVerify: true, ServerName: name}
 		one, two := s.client().Transport.(*http.Transport), s.clientOf("h2")
 		one.TLSClientConfig.ServerName, two.TLSClientConfig.ServerName = name, name

@@ -29,11 +29,15 @@ type guard struct {
 	stopped  chan struct{}
 	doubts   chan chan struct{} // of requests that could not read a node; closed when the guard has looked
 
+	sites atomic.Pointer[siteList]
+
 	// Of whoever makes the guard, and then of the watching goroutine alone.
 	source *fileSource
 	memory *memory
 	status string // logged last
 	age    aging  // told last
+
+	judged judged // last
 }
 
 // newGuard checks the configuration and opens the bundle if it is there. A
@@ -68,21 +72,32 @@ func newGuard(c *resolved, logger *zap.Logger) (*guard, error) {
 	before := living.find(g.name)
 	living.add(g)
 	g.metrics = newGuardMetrics(g.name)
-	found := g.look(false)
+	_, refused := g.look(false)
 	if g.verifier.Bundle() == nil {
 		g.resume(before)
 	}
-	if !found {
-		logger.Warn("no bundle yet: every request is denied until it appears", zap.String("bundle", g.name), zap.String("file", g.source.path))
+	if g.verifier.Bundle() == nil {
+		if errors.Is(refused, bundle.ErrForeign) {
+			living.remove(g)
+			return nil, errForeign(g.name, refused)
+		}
+		logger.Warn("no bundle yet: every request is denied until there is one: `caddy keystile bundle build` writes it",
+			zap.String("bundle", g.name), zap.String("file", g.source.path))
 	}
 	return g, nil
+}
+
+// errForeign refuses a file that waiting does not mend.
+func errForeign(name string, err error) error {
+	return fmt.Errorf("%w: every request would be denied; name the file of the bundle %q that `caddy keystile bundle build` writes, "+
+		"and the signers and the audience that it was made for (`caddy keystile bundle inspect` shows them)", err, name)
 }
 
 // tell logs what went wrong, or with nil that it is right again.
 func (g *guard) tell(msg string, err error) {
 	if err != nil {
 		g.trouble.Store(&trouble{time.Now(), msg + ": " + err.Error()})
-		g.logger.Load().Error(msg, logFields(g.name, err)...)
+		g.logger.Load().Error(msg, zap.String("bundle", g.name), zap.String("file", g.source.path), zap.Error(err))
 		return
 	}
 	g.logger.Load().Info(msg, zap.String("bundle", g.name))
@@ -131,6 +146,7 @@ func (g *guard) watch() {
 			g.watchStatus()
 			underWayOf(g.name).end(g.verifier)
 			g.watchAge(time.Now())
+			g.watchSites()
 		}
 	}
 }
@@ -173,25 +189,30 @@ func (g *guard) watchStatus() {
 	g.status = status
 	if err != nil {
 		// It is what is so, and not what went wrong last: see [guard.tell].
-		g.logger.Load().Error("every request is denied", logFields(g.name, err)...)
+		g.logger.Load().Error("every request is denied", zap.String("bundle", g.name), zap.String("file", g.source.path), zap.Error(err))
 	} else {
 		g.tell("requests are decided", nil)
 	}
 }
 
 // look takes over the bundle if it has changed since the last look, or there is doubt
-// that it is what it was. It returns false if there is none.
-func (g *guard) look(doubt bool) bool {
-	found, err := g.source.look(doubt, g.use)
+// that it is what it was. found is false if there is none, and err says why one was
+// refused.
+func (g *guard) look(doubt bool) (found bool, err error) {
+	found, err = g.source.look(doubt, g.use)
 	var gone goneError
 	switch {
 	case errors.As(err, &gone):
 		g.tell("the bundle's file is gone: the one in use stays until it expires", gone.error)
 	case err != nil:
 		g.metrics.refuse(err)
-		g.tell("a bundle was refused: the one in use stays until it expires", err)
+		if g.verifier.Bundle() == nil {
+			g.tell("a bundle was refused, and none is in use", err)
+		} else {
+			g.tell("a bundle was refused: the one in use stays until it expires", err)
+		}
 	}
-	return found
+	return found, err
 }
 
 // resume takes up what was in use before, where what the source has cannot be used: by

@@ -46,6 +46,11 @@ type Handler struct {
 	// is denied, since the policy speaks of what clients send.
 	Rewritten bool `json:"rewritten,omitempty"`
 
+	// Requests that the matchers before this handler leave out need no key, also where
+	// they reach the same upstream. Without it such a configuration is refused:
+	// upstreams read paths in ways of their own.
+	Partial bool `json:"partial,omitempty"`
+
 	guard    *guard
 	server   *caddyhttp.Server
 	underWay *underWay
@@ -77,7 +82,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.guard, err = app.(*App).guard(h.Bundle); err != nil {
+	keystile := app.(*App)
+	if h.guard, err = keystile.guard(h.Bundle); err != nil {
 		return err
 	}
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
@@ -88,7 +94,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if server.TrustedProxiesStrict == 0 && h.guard.restrictsIP() && trustsProxies(server) {
 		return fmt.Errorf("bundle %q limits keys to IP addresses, and the server trusts proxies without trusted_proxies_strict, so that a client could choose its address: add `trusted_proxies_strict` beside trusted_proxies", h.Bundle)
 	}
-	return checkPlainHTTP(ctx, server)
+	return keystile.checkServer(ctx, server)
 }
 
 // ServeHTTP decides one request.

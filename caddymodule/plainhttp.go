@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -21,16 +20,15 @@ func trustsProxies(server *caddyhttp.Server) bool {
 }
 
 // checkPlainHTTP refuses a configuration in which one of Caddy's automatic
-// redirects would answer plain HTTP for a host that the handler protects. The
+// redirects would answer plain HTTP for a host that a handler of server protects. The
 // key would have gone over the network in clear, the redirected call would
 // succeed, and nobody would notice. By the time handlers are provisioned, Caddy
 // has put its redirects into the servers.
-func checkPlainHTTP(ctx caddy.Context, server *caddyhttp.Server) error {
-	app, ok := ctx.Modules()[0].(*caddyhttp.App)
-	if !ok || server.TLSConnPolicies == nil {
+func checkPlainHTTP(app *caddyhttp.App, server *caddyhttp.Server, p *place) error {
+	if server.TLSConnPolicies == nil {
 		return nil
 	}
-	for _, host := range protectedHosts(app, server) {
+	for _, host := range protectedHosts(app, server, p) {
 		for _, other := range app.Servers {
 			if other.TLSConnPolicies == nil && redirects(other, host) {
 				shown := "host " + host
@@ -46,20 +44,14 @@ func checkPlainHTTP(ctx caddy.Context, server *caddyhttp.Server) error {
 	return nil
 }
 
-// protectedHosts are the hosts of the route that is being provisioned: the first
-// of the server whose handlers are not loaded yet. "" stands for any host that
-// no redirect names.
-func protectedHosts(app *caddyhttp.App, server *caddyhttp.Server) []string {
-	own := slices.IndexFunc(server.Routes, func(r caddyhttp.Route) bool { return r.Handlers == nil && r.HandlersRaw != nil })
-	if own < 0 {
-		return []string{""} // a named route, which any other may invoke
-	}
-	hosts, any := hostsOf(server.Routes[own])
-	if !any {
-		return hosts
+// protectedHosts are the hosts whose requests come to a place. "" stands for any host
+// that no redirect names.
+func protectedHosts(app *caddyhttp.App, server *caddyhttp.Server, p *place) []string {
+	if p.hosts != nil {
+		return p.hosts
 	}
 	// A route for every host protects those that no route before it takes.
-	hosts = append(hosts, "")
+	hosts := []string{""}
 	for _, other := range app.Servers {
 		for _, route := range other.Routes {
 			if !isRedirect(route) {
@@ -67,7 +59,7 @@ func protectedHosts(app *caddyhttp.App, server *caddyhttp.Server) []string {
 			}
 			named, _ := hostsOf(route)
 			for _, host := range named {
-				taken := slices.ContainsFunc(server.Routes[:own], func(r caddyhttp.Route) bool {
+				taken := slices.ContainsFunc(server.Routes[:max(p.top, 0)], func(r caddyhttp.Route) bool {
 					all, _ := takes(r.MatcherSets, host)
 					return all && r.Terminal
 				})
@@ -185,8 +177,11 @@ func matchesHost(patterns caddyhttp.MatchHost, host string) (all, some bool) {
 
 // covers says whether a wildcard pattern matches all that host stands for.
 func covers(pattern, host string) bool {
+	if !strings.Contains(pattern, "*") {
+		return false
+	}
 	ps, hs := strings.Split(strings.ToLower(pattern), "."), strings.Split(strings.ToLower(host), ".")
-	if len(ps) != len(hs) || !strings.Contains(pattern, "*") {
+	if len(ps) != len(hs) {
 		return false
 	}
 	for i := range ps {

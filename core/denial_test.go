@@ -48,6 +48,11 @@ func TestFieldsOfADenial(t *testing.T) {
 			map[string]string{"reason": "wrong_environment", "key_id": "key_1", "allowed": "test"}},
 		"no scope": {"vinr", func(_ *core.Request, rec *bundle.Record) { rec.Kind = "restricted" },
 			map[string]string{"reason": "scope", "required_scope": "payments:read", "allowed": ""}},
+		"another kind": {"vesuviopay", func(r *core.Request, rec *bundle.Record) {
+			lines := r.Headers.Lines()
+			r.Path, r.Headers = "/api/v1/customers/1", core.Lines{{Name: "X-Api-Key", Value: strings.TrimPrefix(lines[0].Value, "Bearer ")}}
+			rec.Kind, rec.Tenant = "publishable", "store_1"
+		}, map[string]string{"reason": "kind", "allowed": "secret"}},
 		"no route": {"vinr", func(r *core.Request, _ *bundle.Record) { r.Path = "/elsewhere" },
 			map[string]string{"reason": "no_route", "path": "/elsewhere"}},
 		"an address": {"example", func(r *core.Request, rec *bundle.Record) {
@@ -64,15 +69,15 @@ func TestFieldsOfADenial(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			secret, rec := newKey(t, "key_1")
-			if name == "no scope" {
-				s, err := credential.Generate("rk", "live")
+			if prefix := map[string]string{"no scope": "rk", "another kind": "pk"}[name]; prefix != "" {
+				s, err := credential.Generate(prefix, "live")
 				if err != nil {
 					t.Fatal(err)
 				}
 				secret, rec.Digest = s.Reveal(), s.Digest()
 			}
-			r := &core.Request{TLS: true, Method: "GET", Authority: map[string]string{"vinr": "api.vinr.com", "example": "api.example.com"}[tt.policy], Path: "/v1/payments",
-				Query: "q=secret", Headers: core.Lines{{Name: "Authorization", Value: "Bearer " + secret}}}
+			r := &core.Request{TLS: true, Method: "GET", Authority: map[string]string{"vinr": "api.vinr.com", "example": "api.example.com", "vesuviopay": "api.vesuviopay.com"}[tt.policy], Path: "/v1/payments",
+				Query: "q=hidden", Headers: core.Lines{{Name: "Authorization", Value: "Bearer " + secret}}}
 			tt.change(r, &rec)
 			v := newVerifier(t, core.Config{})
 			if err := v.Activate(newPublisher(t, compiled(t, tt.policy), now).bundle(now, rec)); err != nil {
@@ -85,7 +90,7 @@ func TestFieldsOfADenial(t *testing.T) {
 				}
 			}
 			for field, value := range got {
-				if len(value) > 600 || !utf8.ValidString(value) || strings.ContainsAny(value, "\x1b\n\u202e") || strings.Contains(value, "secret") {
+				if len(value) > 600 || !utf8.ValidString(value) || strings.ContainsAny(value, "\x1b\n\u202e") || strings.Contains(value, "hidden") {
 					t.Errorf("%s is %q", field, value)
 				}
 			}

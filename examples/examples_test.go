@@ -36,14 +36,22 @@ func TestCaddyfiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	for name, from := range map[string]string{
-		"shop": "default", "vinr": "vinr", "vesuviopay": "vesuviopay", "vinfer": "vinfer", "enterprise": "enterprise", "example": "example",
+	for name, b := range map[string]struct {
+		from  string
+		hosts map[string][]string // as in the demo
+	}{
+		"shop":       {"default", map[string][]string{"": {"api.example.com"}}},
+		"vinr":       {"vinr", map[string][]string{"live": {"api.vinr.localhost"}, "test": {"sandbox.api.vinr.localhost"}}},
+		"vesuviopay": {"vesuviopay", map[string][]string{"": {"api.vesuviopay.localhost"}}},
+		"vinfer":     {"vinfer", map[string][]string{"": {"api.vinfer.localhost"}}},
+		"enterprise": {"enterprise", map[string][]string{"live": {"api.enterprise.localhost"}, "test": {"sandbox.enterprise.localhost"}}},
+		"example":    {"example", map[string][]string{"": {"api.example.localhost"}}},
 	} {
-		document, err := policies.Policy(from)
+		document, err := policies.Policy(b.from)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.Init(context.Background(), control.NewBundle{Name: name, Audience: bundle.DefaultAudience, Policy: document, File: from}); err != nil {
+		if _, err := h.Init(context.Background(), control.NewBundle{Name: name, Audience: bundle.DefaultAudience, Policy: document, File: b.from, Hosts: b.hosts}); err != nil {
 			t.Fatal(err)
 		}
 	}

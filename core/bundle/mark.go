@@ -50,7 +50,7 @@ const (
 var (
 	ErrExpired = errors.New("the bundle has expired: `bundle renew` signs it again")
 	ErrFuture  = errors.New("the bundle was signed in this clock's future: check the clock here and at the publisher")
-	ErrTooOld  = errors.New("the bundle is older than max_age: check that it is renewed")
+	ErrTooOld  = errors.New("the bundle is older than max_age: check that `bundle renew` runs and that its file gets here")
 )
 
 // CheckTime says why the bundle cannot be used at now. maxAge 0 is no bound. A

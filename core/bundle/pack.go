@@ -94,11 +94,12 @@ type header struct {
 
 func readHeader(r io.ReaderAt) (h header, err error) {
 	var b [packHeader]byte
-	if _, err := r.ReadAt(b[:], 0); err != nil {
-		return h, fmt.Errorf("packed file: its header cannot be read: %w", err)
+	n, err := r.ReadAt(b[:], 0)
+	if seen := min(n, len(packMagic)); string(b[:seen]) != packMagic[:seen] {
+		return h, foreign("packed file: it does not begin like one of this version")
 	}
-	if string(b[:len(packMagic)]) != packMagic {
-		return h, errors.New("packed file: it does not begin like one of this version")
+	if err != nil {
+		return h, fmt.Errorf("packed file: its header cannot be read: %w", err)
 	}
 	fields := b[len(packMagic):]
 	h.policy, h.manifest = binary.BigEndian.Uint32(fields), binary.BigEndian.Uint32(fields[4:])

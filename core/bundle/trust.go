@@ -124,6 +124,22 @@ func parseVerifier(s string) (v verifier, err error) {
 	return v, nil
 }
 
+// ErrForeign is the error of a bundle that is not for this edge, and does not become so
+// by waiting: it has another name or audience, other signers, or is no bundle at all.
+var ErrForeign = errors.New("the bundle is not for this edge")
+
+// foreignError is an [ErrForeign] that says why.
+type foreignError string
+
+func (e foreignError) Error() string { return string(e) }
+
+// Is says that it is [ErrForeign].
+func (e foreignError) Is(target error) bool { return target == ErrForeign }
+
+func foreign(format string, args ...any) error { return foreignError(fmt.Sprintf(format, args...)) }
+
+var errUntrusted = errors.New("none of the trusted keys has signed it")
+
 // openNote verifies the exact bytes of msg before anything in them is parsed
 // and returns the text with the keys that signed it, each once. Lines
 // of unknown signers are ignored; a bad signature by a known key is an error
@@ -140,7 +156,7 @@ func openNote(msg []byte, known []verifier) (text string, signed []publicKey, er
 	if err != nil {
 		var unverified *note.UnverifiedNoteError
 		if errors.As(err, &unverified) {
-			return "", nil, errors.New("none of the trusted keys has signed it")
+			return "", nil, errUntrusted
 		}
 		return "", nil, err
 	}
@@ -156,21 +172,24 @@ func openNote(msg []byte, known []verifier) (text string, signed []publicKey, er
 
 func (t *Trust) openPolicyNote(msg []byte) (*PolicyNote, error) {
 	text, signed, err := openNote(msg, t.signers)
+	if errors.Is(err, errUntrusted) {
+		return nil, foreign("%v", err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if len(signed) < t.threshold {
-		return nil, fmt.Errorf("%d of the trusted keys have signed it, and %d are needed", len(signed), t.threshold)
+		return nil, foreign("%d of the trusted keys have signed it, and %d are needed", len(signed), t.threshold)
 	}
 	n, err := parsePolicyNote(text)
 	if err != nil {
 		return nil, err
 	}
 	if n.Audience != t.audience {
-		return nil, fmt.Errorf("it is for the audience %q, and this edge is of %q", n.Audience, t.audience)
+		return nil, foreign("it is for the audience %q, and this edge is of %q", n.Audience, t.audience)
 	}
 	if t.name != "" && n.Name != t.name {
-		return nil, fmt.Errorf("it is for the bundle %q, and this one is configured as %q", n.Name, t.name)
+		return nil, foreign("it is for the bundle %q, and this one is configured as %q", n.Name, t.name)
 	}
 	return n, nil
 }

@@ -59,7 +59,13 @@ const (
 	inCommand = "./caddymodule/command"
 
 	inCaddy = "./caddymodule"
-	onDisk  = "internal/disk/open.go"
+	// It takes long to run all of Caddy's tests.
+	atFound    = "./caddymodule -run ^TestFound"
+	atValidate = "./caddymodule -run ^TestValidate$"
+	atLoad     = "caddymodule/atload.go"
+	flow       = "caddymodule/flow.go"
+	denial     = "core/denial.go"
+	onDisk     = "internal/disk/open.go"
 
 	ports   = "internal/testing/address/address.go"
 	inPorts = "./internal/testing/address"
@@ -333,6 +339,38 @@ var mutants = []mutant{
 	{"lock that stays locked", state, "case s.locked.Load() || time.Since", "case time.Since", inDisk},
 	{"notes of a file", onDisk, "g.notes == before.notes && ", "", inDisk},
 	{"file read as a whole", onDisk, "if info.Size() <= maxWhole {", "if false {", inDisk},
+	{"no bundle for this edge", "caddymodule/guard.go", "if errors.Is(refused, bundle.ErrForeign) {", "if false {", atValidate},
+	{"name of a foreign bundle", trust, "foreign(\"it is for the bundle", "fmt.Errorf(\"it is for the bundle", atValidate},
+	{"file that is no bundle", "core/bundle/pack.go", "return h, foreign(", "return h, errors.New(", atValidate},
+
+	// what is found at load
+	{"host that no policy names", atLoad, "case !served:\n\t\t\treturn", "case !served && false:\n\t\t\treturn", atFound},
+	{"listener wrapper", atLoad, `w.Wrapper == "http_redirect"`, `w.Wrapper == "x"`, atFound},
+	{"redirect by hand", atLoad, "if f.isOwn(h.location) {", "if false {", atFound},
+	{"rewrite of everything", atLoad, "case one.came&(open|elsewhere) == 0:", "case false:", atFound},
+	{"rewrite that does not come there", atLoad, "case one.came&(openRewritten|elsewhereRewritten) == 0:", "case false:", atFound},
+	{"way around", atLoad, "around.reached[upstream]&unguarded != 0 {", "around.reached[upstream]&unguarded != 0 && false {", atFound},
+	{"partial", atLoad, "if p.handler.keystile.Partial || p.top < 0 {", "if p.top < 0 {", atFound},
+	{"named routes", flow, "if r := s.NamedRoutes[h.invokes]; r != nil {", "if r := s.NamedRoutes[h.invokes]; false {", atFound},
+	{"groups of routes", flow, `strings.Contains(groups, "\x00"+r.group+"\x00")`, "false", atFound},
+	{"terminal routes", flow, "!r.terminal {", "true || !r.terminal {", atFound},
+	{"equal matcher", flow, " && !f.alike(f.missed, r, r.rest, one)", "", atFound},
+	{"rewrite between equal matchers", flow, "(r.rewrites == asked.rewrites || ", "(true || ", atFound},
+	{"basic_auth", flow, "return rs&(passed|passedRewritten) | (rs & unguarded << 2) | rs&(elsewhere|elsewhereRewritten)", "return rs", atFound},
+	{"handlers in others", "caddymodule/httpconfig.go", "if handlerJSON.Match(b) {", "if false {", atFound},
+
+	// denial lines and request IDs
+	{"key in a line of the log", denial, "d.policy.Grammar().MayHold(sent)", "false", inCore},
+	{"key in a line, decoded again", request, "\t\ts = decoded\n", "\t\treturn false\n", inCore},
+	{"length of a line of the log", denial, "if b.Len() >= maxShown {", "if false {", inCore},
+	{"text of a line of the log", denial, "c > ' ' && c < 0x7f {", "true || c > ' ' {", inCore},
+	{"kinds that a route allows", denial, "kinds = d.route.Kinds", "_ = d.route.Kinds", inCore},
+	{"ID of what is allowed", verifier, "} else if r.WithID {", "} else if true {", inCore},
+	{"client's Request-Id", forward, "return value, d.RequestID == \"\"", "return value, true", inCore},
+	{"Request-Id upstream", "caddymodule/handler.go", "r.Header[policy.RequestID] = values[len(d.Set):]", "_ = values", "./caddymodule -run ^TestDenialLine"},
+	{"key in Envoy's name of a request", filterRequest, "d.Show(id)", "id", inFilter},
+	{"plain HTTP in the filter's log", filterRequest, "if !r.TLS { // nothing", "if false { // nothing", inFilter},
+
 	{"file written over", "caddymodule/guard.go", "if d.Err == nil || !errors.As(d.Err, &node) {", "if true || !errors.As(d.Err, &node) {", inCaddy},
 	{"fork of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrRollback) {", inCaddy},
 	{"rollback of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrForked) {", inCaddy},

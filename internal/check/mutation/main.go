@@ -25,7 +25,7 @@ type mutant struct {
 	name     string
 	file     string
 	old, new string
-	test     string // package whose tests must fail
+	test     string // package whose tests must fail; with -run, those of them
 }
 
 func main() {
@@ -116,7 +116,8 @@ func (m *mutant) try() error {
 	if err := os.WriteFile(list, overlay, 0o600); err != nil {
 		return err
 	}
-	out, err := exec.Command("go", "test", "-count=1", "-vet=off", "-failfast", "-timeout", "120s", "-skip", slow, "-overlay", list, m.test).CombinedOutput()
+	args := append([]string{"test", "-count=1", "-vet=off", "-failfast", "-timeout", "120s", "-skip", slow, "-overlay", list}, strings.Fields(m.test)...)
+	out, err := exec.Command("go", args...).CombinedOutput()
 	switch {
 	case err == nil:
 		return fmt.Errorf("no test in %s notices that the check is gone", m.test)

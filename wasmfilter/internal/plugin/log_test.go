@@ -133,3 +133,41 @@ func TestHostileLog(t *testing.T) {
 	e.tell(w.fake)
 	seen("requests are decided")
 }
+
+// The line of a denial names method, host and path, what was allowed, and Envoy's own name
+// of the request, with TLS and without; it never holds a key, wherever a client puts it
+// (R74).
+func TestDenialLine(t *testing.T) {
+	b, key := shop(t)
+	w := newWorker(t, newShared(), b)
+	w.settle(t, b.Directory)
+	for name, tt := range map[string]struct {
+		tls, id, method, path string
+		lines                 []string
+		want                  map[string]any
+	}{
+		"no key": {"TLSv1.3", "0a1b", "GET", "/x/y?q=1", nil,
+			map[string]any{"reason": "missing", "status": 401.0, "bundle": "shop", "method": "GET", "host": "api.test", "path": "/x/y", "allowed": "Authorization: Bearer", "x_request_id": "0a1b"}},
+		"plain HTTP": {"", "0a1b", "POST", "/x/y?q=1", nil,
+			map[string]any{"reason": "plaintext", "method": "POST", "host": "api.test", "path": "/x/y", "x_request_id": nil}},
+		"key in the path":             {"TLSv1.3", "", "GET", "/x/" + key, nil, map[string]any{"reason": "in_url", "path": core.LeftOut, "x_request_id": nil}},
+		"key in the path, plain HTTP": {"", "", "GET", "/x/" + key, nil, map[string]any{"reason": "plaintext", "path": core.LeftOut}},
+		"key as the request's name":   {"TLSv1.3", key, "GET", "/x", nil, map[string]any{"reason": "missing", "x_request_id": core.LeftOut}},
+		"key as the method":           {"TLSv1.3", "", key, "/x", nil, map[string]any{"reason": "malformed", "method": core.LeftOut}},
+	} {
+		w.fake.request(tt.method, "https://api.test"+tt.path, tt.lines...)
+		w.properties["connection.tls_version"], w.properties["request.id"], w.properties["request.method"] = tt.tls, tt.id, tt.method
+		w.fake.log = nil
+		w.Request(1, false)
+		if len(w.fake.log) != 1 || strings.Contains(w.fake.log[0], key) {
+			t.Errorf("%s: %d lines, or one with a key", name, len(w.fake.log))
+			continue
+		}
+		line := checkLines(t, w.fake.log)[0]
+		for field, want := range tt.want {
+			if line[field] != want {
+				t.Errorf("%s: %s is %v, not %v", name, field, line[field], want)
+			}
+		}
+	}
+}
