@@ -26,6 +26,9 @@ const statusExpired = "expired"
 // nowhere, unless its kind is public.
 func (r *Keyring) Create(ctx context.Context, n NewKey) (*Key, credential.Secret, error) {
 	k, secret, err := r.newKey(n)
+	if err == nil {
+		err = mistaken(r.bundle.Policy, k)
+	}
 	if err != nil {
 		return nil, credential.Secret{}, err
 	}
@@ -46,9 +49,19 @@ func (r *Keyring) List(ctx context.Context) (keys []*Key, err error) {
 }
 
 // Show returns one key.
-func (r *Keyring) Show(ctx context.Context, id string) (k *Key, err error) {
+func (r *Keyring) Show(ctx context.Context, id string) (*Key, error) {
+	return r.one(ctx, func(tx Tx) (*Key, error) { return tx.Get(ctx, id) })
+}
+
+// Find returns the key with this digest, or [ErrNotFound].
+func (r *Keyring) Find(ctx context.Context, digest credential.Digest) (*Key, error) {
+	return r.one(ctx, func(tx Tx) (*Key, error) { return tx.Find(ctx, digest) })
+}
+
+// one is the key that get reads.
+func (r *Keyring) one(ctx context.Context, get func(Tx) (*Key, error)) (k *Key, err error) {
 	err = r.bundle.view(ctx, func(tx Tx) error {
-		k, err = tx.Get(ctx, id)
+		k, err = get(tx)
 		return err
 	})
 	if err == nil {
@@ -70,12 +83,29 @@ func (r *Keyring) describe(k *Key) {
 	k.Rotate = rotate > 0 && k.Status == active && now.Sub(k.Created) >= rotate
 }
 
+// Roll is what a caller asks for of a key that takes the place of another.
+type Roll struct {
+	// End is a hard end of the old key, which else works until it is revoked, or until
+	// an end that it has.
+	End *time.Time
+	// Expires is the end of the new key, which else is that of the old one.
+	Expires *time.Time
+}
+
+// Rolled is a key that takes the place of Old.
+type Rolled struct {
+	*Key
+	Secret credential.Secret
+	Old    *Key
+}
+
 // Roll makes a key like another one, which goes on working and is marked as
 // deprecated; with a hard end it also expires then.
-func (r *Keyring) Roll(ctx context.Context, id string, end *time.Time) (*Key, credential.Secret, error) {
-	var k *Key
-	var secret credential.Secret
-	err := r.bundle.Publisher().change(ctx, func(tx Tx) error {
+func (r *Keyring) Roll(ctx context.Context, id string, roll Roll) (rolled Rolled, err error) {
+	if roll.End != nil && !roll.End.After(r.bundle.home.now()) {
+		return rolled, errEnded
+	}
+	err = r.bundle.Publisher().change(ctx, func(tx Tx) error {
 		old, err := tx.Get(ctx, id)
 		if err != nil {
 			return err
@@ -84,22 +114,30 @@ func (r *Keyring) Roll(ctx context.Context, id string, end *time.Time) (*Key, cr
 		if old.Status == revoked || old.Status == statusExpired {
 			return fmt.Errorf("key %s is %s and cannot be rolled: create a new one", id, old.Status)
 		}
-		if end != nil && old.Expires != nil && old.Expires.Before(*end) {
-			end = nil // it ends earlier by itself
+		expires := old.Expires
+		if roll.Expires != nil {
+			expires = roll.Expires
 		}
-		if k, secret, err = r.newKey(NewKey{
+		k, secret, err := r.newKey(NewKey{
 			Name: old.Name, Kind: old.Kind, Environment: old.Environment, Tenant: old.Tenant, Scopes: old.Scopes,
-			NotBefore: old.NotBefore, Expires: old.Expires, IPs: old.IPs, Referrers: old.Referrers, Endpoints: old.Endpoints,
-		}); err != nil {
+			NotBefore: old.NotBefore, Expires: expires, IPs: old.IPs, Referrers: old.Referrers, Endpoints: old.Endpoints,
+		})
+		if err != nil {
 			return err
 		}
 		k.Replaces = old.ID
 		if err := tx.Insert(ctx, k); err != nil {
 			return err
 		}
+		old.Status = deprecated
+		var end *time.Time // of the old key, if it changes: never to a later one
+		if roll.End != nil && (old.Expires == nil || roll.End.Before(*old.Expires)) {
+			end, old.Expires = roll.End, roll.End
+		}
+		rolled = Rolled{k, secret, old}
 		return tx.SetStatus(ctx, old.ID, deprecated, end, nil)
 	})
-	return k, secret, err
+	return rolled, err
 }
 
 // Revoke ends a key at once and for ever. Revoking twice is no error. It needs no

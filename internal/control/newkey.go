@@ -54,7 +54,13 @@ func (r *Keyring) newKey(n NewKey) (*Key, credential.Secret, error) {
 // allow says why the policy does not let a caller have n. Else n has all its
 // scopes, and its environment where there is only one.
 func allow(p *policy.Policy, n *NewKey, now time.Time) (kind policy.Kind, err error) {
+	if err := n.texts(p.Grammar()); err != nil {
+		return kind, err
+	}
 	i := p.KindIndex(n.Kind)
+	if i < 0 && n.Kind == "" {
+		return kind, fmt.Errorf("name the key's kind: one of %q", kindNames(p))
+	}
 	if i < 0 {
 		return kind, fmt.Errorf("kind %q is not in policy %q: use one of %q", n.Kind, p.Name, kindNames(p))
 	}
@@ -63,6 +69,9 @@ func allow(p *policy.Policy, n *NewKey, now time.Time) (kind policy.Kind, err er
 		n.Environment = p.Environments[0]
 	}
 	if !slices.Contains(p.Environments, n.Environment) {
+		if n.Environment == "" {
+			return kind, fmt.Errorf("name the key's environment: one of %q", p.Environments)
+		}
 		return kind, fmt.Errorf("environment %q is not in policy %q: use one of %q", n.Environment, p.Name, p.Environments)
 	}
 	if n.Tenant == "" && p.Grants.TenantRequired {
@@ -77,10 +86,7 @@ func allow(p *policy.Policy, n *NewKey, now time.Time) (kind policy.Kind, err er
 	if err := restrictable(p, n); err != nil {
 		return kind, err
 	}
-	if n.Expires != nil && !n.Expires.After(now) {
-		return kind, fmt.Errorf("expiry %s is past", n.Expires.Format(time.RFC3339))
-	}
-	return kind, nil
+	return kind, n.times(now)
 }
 
 // plainNames refuses a tenant or a scope that holds "%": edges compare both with
@@ -126,6 +132,11 @@ func grant(p *policy.Policy, kind policy.Kind, n *NewKey) ([]string, error) {
 			return nil, fmt.Errorf("keys of kind %q need no scopes: leave them out", kind.Name)
 		}
 		return nil, nil
+	}
+	for i, s := range n.Scopes {
+		if slices.Contains(n.Scopes[:i], s) {
+			return nil, fmt.Errorf("scope %q is given twice: is another one missing?", s)
+		}
 	}
 	slices.Sort(scopes)
 	scopes = slices.Compact(scopes)

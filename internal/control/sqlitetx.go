@@ -78,6 +78,15 @@ func (t *sqliteTx) Get(ctx context.Context, id string) (*Key, error) {
 	return k, err
 }
 
+func (t *sqliteTx) Find(ctx context.Context, digest credential.Digest) (*Key, error) {
+	row := t.tx.QueryRowContext(ctx, `SELECT `+columns+` FROM keys WHERE bundle = ? AND digest = ?`, t.bundle, digest[:])
+	k, err := scanKey(row.Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	return k, err
+}
+
 func (t *sqliteTx) Each(ctx context.Context, use func(*Key) error) error {
 	rows, err := t.tx.QueryContext(ctx, `SELECT `+columns+` FROM keys WHERE bundle = ? ORDER BY created, id`, t.bundle)
 	if err != nil {

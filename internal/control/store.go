@@ -88,6 +88,8 @@ type Store interface {
 type Tx interface {
 	// Get returns a key, or [ErrNotFound].
 	Get(ctx context.Context, id string) (*Key, error)
+	// Find returns the key of a digest, or [ErrNotFound].
+	Find(ctx context.Context, digest credential.Digest) (*Key, error)
 	// Each calls use with every key, oldest first.
 	Each(ctx context.Context, use func(*Key) error) error
 	// Insert adds a key; a digest or ID that is or ever was there is an error.

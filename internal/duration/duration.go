@@ -19,5 +19,8 @@ func Parse(s string) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%q is no length of time: write 90d, 24h or 30s", s)
 	}
+	if d*unit/unit != d {
+		return 0, fmt.Errorf("%q is longer than 290 years: write less, or none for no end", s)
+	}
 	return d * unit, nil
 }
