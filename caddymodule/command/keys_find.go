@@ -17,7 +17,7 @@ import (
 
 func findCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:        "find",
+		Use:        "find <FILE",
 		SuggestFor: []string{"search", "lookup", "whois", "which", "identify", "grep"},
 		Short:      "Says which key an API key on standard input is",
 		Long: `Says which key an API key on standard input is, in all bundles of the home or in that
@@ -27,13 +27,7 @@ is read:
     caddy keystile keys find <leaked.txt
 
 An API key is no argument: that would stand in the shell's history.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			return errors.New("give the API key on standard input, and not as an argument, which would stand in the shell's history. " +
-				"If one was given, roll or revoke it; for a key ID use `keys show`")
-		},
+		Args: cobra.NoArgs,
 	})
 	cmd.RunE = withHome(func(cmd *cobra.Command, _ []string, h *control.Home) error {
 		bundles, err := namedBundles(cmd, h)

@@ -44,8 +44,10 @@ func holdsPrivateKey(s string) bool {
 // verifier key, and only its hash tells.
 func headlessPrivateKey(s string) string {
 	for _, m := range headlessForm.FindAllString(s, -1) {
-		if _, err := note.NewSigner("PRIVATE+KEY+" + m); err == nil {
-			return m
+		for ; m[0] != '+'; m = m[1:] { // what stands before may be no part of the name
+			if _, err := note.NewSigner("PRIVATE+KEY+" + m); err == nil {
+				return m
+			}
 		}
 	}
 	return ""

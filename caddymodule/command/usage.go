@@ -28,22 +28,21 @@ func strict(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		strict(sub)
 	}
+	cmd.DisableFlagsInUseLine = true // Use names those that matter
 	args, run := cmd.Args, cmd.RunE
 	if cmd.HasSubCommands() {
 		// A word that is no command is told before a flag of the command that it
 		// should have been.
 		cmd.FParseErrWhitelist.UnknownFlags = true
 		args, run = cobra.ArbitraryArgs, unknownCommand
+		cmd.SetUsageTemplate(strings.Replace(cmd.UsageTemplate(), "{{if .Runnable}}", "{{if not .HasAvailableSubCommands}}", 1))
 	}
 	cmd.Args = func(cmd *cobra.Command, given []string) error {
 		err := checkGiven(cmd, given)
-		if err == nil {
-			err = args(cmd, given)
+		if err == nil && args(cmd, given) != nil {
+			err = usagef("%d arguments are given (%q): write `%s`; --help tells more", len(given), given, cmd.UseLine())
 		}
-		if err != nil {
-			err = fail(cmd, usageError{err})
-		}
-		return err
+		return fail(cmd, err)
 	}
 	cmd.RunE = func(cmd *cobra.Command, given []string) error { return fail(cmd, run(cmd, given)) }
 }
@@ -136,7 +135,7 @@ func checkGiven(cmd *cobra.Command, args []string) (err error) {
 		if err := refuseSecret(what, a); err != nil {
 			return err
 		}
-		if strings.Contains(cmd.Use, "<id>") && keyForm.MatchString(a) {
+		if asksForKey(cmd) && keyForm.MatchString(a) {
 			return errAPIKey(what)
 		}
 	}
@@ -146,6 +145,11 @@ func checkGiven(cmd *cobra.Command, args []string) (err error) {
 		}
 	})
 	return err
+}
+
+// asksForKey says whether an argument of cmd is a key ID, or may be mistaken for one.
+func asksForKey(cmd *cobra.Command) bool {
+	return cmd.Name() == "find" || strings.Contains(cmd.Use, "<id>")
 }
 
 func checkFlag(name string, v pflag.Value) error {

@@ -275,6 +275,9 @@ func (c *compiler) environments() error {
 		}
 	}
 	free := c.hosts("", c.doc.Hosts)
+	if _, own := c.opts.Hosts[""]; unbound == 0 && !own && len(c.opts.Hosts) > 0 {
+		free = nil // the operator's hosts replace the document's, for each environment
+	}
 	if len(free) == 0 && unbound != 0 && len(c.p.Hosts) > 0 {
 		return c.doc.Name.Errorf("some environments have hosts and some none: give each its hosts, or list hosts for the others at the top")
 	}
