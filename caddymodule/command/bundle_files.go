@@ -18,6 +18,9 @@ func packCommand() *cobra.Command {
 	})
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		target := args[len(args)-1]
+		if err := keepKey(target); err != nil {
+			return err
+		}
 		b, source, err := openNamed(cmd, args[:len(args)-1]...)
 		if err != nil {
 			return err

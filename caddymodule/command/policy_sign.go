@@ -141,6 +141,9 @@ func writeOut(cmd *cobra.Command, signed []byte) error {
 		return err
 	}
 	if out != "" {
+		if err := keepKey(out); err != nil {
+			return err
+		}
 		return disk.ReplaceBytes(out, 0o644, signed)
 	}
 	_, err = cmd.OutOrStdout().Write(signed)

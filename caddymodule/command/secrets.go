@@ -1,6 +1,8 @@
 package command
 
 import (
+	"io"
+	"os"
 	"regexp"
 	"strings"
 
@@ -34,6 +36,20 @@ func refuseSecret(what, value string) error {
 func errAPIKey(what string) error {
 	return usagef("%s is an API key, which is not shown here: it is in the shell's history now, so roll or revoke it. "+
 		"`caddy keystile keys find` reads an API key from standard input, and says its ID", what)
+}
+
+// keepKey refuses to write over a signing key.
+func keepKey(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil // whoever writes says what is wrong
+	}
+	defer f.Close()
+	begin, err := io.ReadAll(io.LimitReader(f, 4<<10))
+	if err == nil && holdsPrivateKey(string(begin)) {
+		err = usagef("%s holds a signing key, and would be written over: name another file", path)
+	}
+	return err
 }
 
 func holdsPrivateKey(s string) bool {

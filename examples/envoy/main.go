@@ -74,7 +74,7 @@ func run(ctx context.Context, log io.Writer, started func(text string)) error {
 	}
 	b, err := home.Init(ctx, control.NewBundle{
 		Name: "shop", Audience: "default", Policy: document, File: "default/policy.yaml",
-		Hosts: map[string][]string{"": {"api.localhost:10443"}}, Directory: filepath.Join(dir, "bundles"),
+		Hosts: map[string][]string{"live": {"api.localhost:10443"}, "test": {"api.localhost:10443"}}, Directory: filepath.Join(dir, "bundles"),
 	})
 	if err != nil {
 		return err
