@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
+	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/shape"
 )
@@ -40,16 +41,20 @@ func mistaken(p *policy.Policy, k *Key) error {
 	return nil
 }
 
-// mistakenIP refuses a prefix of everyone, and one that is wider than it looks.
+// mistakenIP refuses a prefix of everyone, an address of nobody, and a prefix that is
+// wider than it looks.
 func mistakenIP(s string) error {
-	prefix, err := netip.ParsePrefix(s)
+	meant, err := policy.ParseIPs([]string{s})
 	if err != nil {
-		return nil // an address
+		return err
 	}
-	if prefix.Bits() == 0 {
+	if meant[0].Bits() == 0 {
 		return fmt.Errorf("prefix %q is every address: leave it out, or name those that the key may be used from", s)
 	}
-	if prefix.Masked() != prefix {
+	if meant[0].IsSingleIP() && meant[0].Addr().IsUnspecified() {
+		return fmt.Errorf("address %q is nobody's: leave it out, or name those that the key may be used from", s)
+	}
+	if prefix, err := netip.ParsePrefix(s); err == nil && prefix.Masked() != prefix {
 		return fmt.Errorf("prefix %q stands for %s: write that, or the address %s alone", s, prefix.Masked(), prefix.Addr())
 	}
 	return nil
@@ -85,9 +90,19 @@ func mistakenEndpoint(p *policy.Policy, kind int, s string) error {
 		return err
 	}
 	if !p.Reaches(kind, e) {
-		return fmt.Errorf("endpoint %q is on no route of policy %q that keys of kind %q may call: `caddy keystile policy check` knows them", s, p.Name, p.Kinds[kind].Name)
+		return fmt.Errorf("endpoint %q is on no route of policy %q that keys of kind %q may call: those are %q", s, p.Name, p.Kinds[kind].Name, patterns(p, kind))
 	}
 	return nil
+}
+
+// patterns are those of the routes that a kind of key may call.
+func patterns(p *policy.Policy, kind int) (list []string) {
+	for i := range p.Routes {
+		if r := &p.Routes[i]; !r.Public && r.Kinds.Has(kind) {
+			list = append(list, r.Patterns...)
+		}
+	}
+	return list
 }
 
 // freeRoute says whether there is something that a key of a scoped kind can do without
@@ -122,7 +137,7 @@ const maxName = 200
 
 // texts refuses an API key in what is stored in clear, and a name that a terminal would
 // not show as it is.
-func (n *NewKey) texts(g interface{ Within(string) bool }) error {
+func (n *NewKey) texts(g *credential.Grammar) error {
 	for what, list := range map[string][]string{
 		"name": {n.Name}, "kind": {n.Kind}, "environment": {n.Environment}, "tenant": {n.Tenant}, "scope": n.Scopes,
 		"IP address": n.IPs, "referrer": n.Referrers, "endpoint": n.Endpoints,

@@ -49,6 +49,18 @@ const (
 	inControl = "./internal/control"
 	inCommand = "./caddymodule/command"
 
+	usage     = "caddymodule/command/arguments.go"
+	secrets   = "caddymodule/command/secrets.go"
+	hostFlags = "caddymodule/command/hosts.go"
+	mistaken  = "internal/control/mistaken.go"
+	newKey    = "internal/control/newkey.go"
+	signers   = "internal/disk/signers.go"
+	caddyfile = "caddymodule/caddyfile.go"
+	compiling = "core/policy/compile/compile.go"
+	inCompile = "./core/policy/compile"
+	lengths   = "internal/duration/duration.go"
+	inLengths = "./internal/duration"
+
 	inCaddy = "./caddymodule"
 	onDisk  = "internal/disk/open.go"
 
@@ -263,6 +275,9 @@ var mutants = []mutant{
 	{"name of the bundle", trust, `if t.name != "" && n.Name != t.name {`, "if false {", inBundle},
 	{"manifest's policy note", trust, "if manifest.PolicyNoteHash != m.PolicyNote.hash {", "if false {", inBundle},
 	{"one key under two names", trust, "if other.key == v.key {", "if false {", inBundle},
+	{"private key told", trust, "if HoldsPrivateKey(s) {", "if false {", inBundle},
+	{"private key in lower case", trust, "strings.Contains(strings.ToUpper(s), ", "strings.Contains(s, ", inBundle},
+	{"private key without its head", trust, `return fmt.Sprintf("%q", name+"+"+hash)`, `return fmt.Sprintf("%q", s)`, inBundle},
 	{"low order", trust, "case new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 1:", "case false:", inBundle},
 	{"canonical key", trust, "case !bytes.Equal(point.Bytes(), v.key[:]):", "case !bytes.Equal(point.Bytes(), point.Bytes()):", inBundle},
 	{"note's size", trust, "if len(msg) > MaxNote {", "if false {", inBundle},
@@ -306,6 +321,36 @@ var mutants = []mutant{
 	{"store that lacks an end", comparing, "case end != nil:", "case false && end != nil:", inControl},
 	{"version of what is published", comparing, "if last.Version == w.manifest.Version && sameRoot {", "if sameRoot {", inControl},
 	{"directory as the witness", inForce, `if p.bundle.Directory != "" {`, "if false {", inControl},
+	// commands
+	{"private key in a file of signers", signers, "if bundle.HoldsPrivateKey(line) {", "if false {", inDisk},
+	{"private key as a path", signers, "if bundle.HoldsPrivateKey(path) {", "if false {", inDisk},
+	{"private key in Envoy's configuration", filterConfig, "if bundle.HoldsPrivateKey(string(raw)) {", "if false {", inFilter},
+	{"private key in the Caddyfile", caddyfile, "if bundle.HoldsPrivateKey(d.Val()) {", "if false {", inCaddy},
+	{"group without a command", usage, "args, run = cobra.ArbitraryArgs, unknownCommand", "args, run = cobra.ArbitraryArgs, func(c *cobra.Command, _ []string) error { return c.Help() }", inCommand},
+	{"status of a mistake", usage, "const statusUsage = 2", "const statusUsage = 1", inCommand},
+	{"API key as an argument", usage, "if err := refuseSecret(what, a); err != nil {", "if err := refuseSecret(what, a); err != nil && i > 0 {", inCommand},
+	{"API key for an ID", usage, "if asksForKey(cmd) && keyForm.MatchString(a) {", "if false {", inCommand},
+	{"API key in a flag", usage, "if err := refuseSecret(name, s); err != nil {", "if err := refuseSecret(name, s); false {", inCommand},
+	{"error with a secret", secrets, "return keyForm.ReplaceAllString(s, \"[API key]\")", "return s", inCommand},
+	{"error with a private key", secrets, "s = privateForm.ReplaceAllString(s, \"[private key]\")", "", inCommand},
+	{"API key as a name", mistaken, "if g.Within(s) {", "if false {", inControl},
+	{"name that a terminal would obey", mistaken, "!unicode.IsPrint(r)", "false", inControl},
+	{"prefix of everyone", mistaken, "if meant[0].Bits() == 0 {", "if false {", inControl},
+	{"prefix wider than it looks", mistaken, "err == nil && prefix.Masked() != prefix", "false", inControl},
+	{"referrer of anybody", mistaken, "suffix == domain", "false", inControl},
+	{"star in an endpoint", mistaken, `if strings.Contains(segment, "*") {`, "if false {", inControl},
+	{"endpoint on no route", mistaken, "if !p.Reaches(kind, e) {", "if false {", inControl},
+	{"endpoint of another kind", pattern, "q.route.Kinds.Has(kind) && q.route.Methods", "q.route.Methods", inPolicy},
+	{"scoped key without scopes", mistaken, "p.Kinds[kind].Scoped && !freeRoute(p, kind)", "false", inControl},
+	{"end before the begin", mistaken, "n.NotBefore != nil && !n.Expires.After(*n.NotBefore)", "false", inControl},
+	{"scope twice", newKey, "if slices.Contains(n.Scopes[:i], s) {", "if false {", inControl},
+	{"roll that ends at once", keyring, "if roll.End != nil && !roll.End.After(r.bundle.home.now()) {", "if false {", inControl},
+	{"roll that lengthens a life", keyring, "(old.Expires == nil || roll.End.Before(*old.Expires))", "true", inControl},
+	{"bundle's name on a way out", home, "if !bundleName.MatchString(name) {", "if false {", inControl},
+	{"hosts of all environments", hostFlags, "if !several(environments) {", "if true {", inCommand},
+	{"scheme that never matches", compiling, "if slices.Contains(structured, strings.ToLower(s.Scheme.s)) {", "if false {", inCompile},
+	{"length of time too long", lengths, "if d*unit/unit != d {", "if false {", inLengths},
+	{"length of time of two units", lengths, `|| ok && strings.Trim(days, "+-.0123456789") != ""`, "", inLengths},
 	{"file that is gone", comparing, "if err != nil || last.Version == 0 || last.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
 	{"expired key rolled", keyring, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
 	{"signing key's mode", signing, "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)", "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)", inControl},
