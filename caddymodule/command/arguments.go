@@ -40,7 +40,11 @@ func strict(cmd *cobra.Command) {
 	cmd.Args = func(cmd *cobra.Command, given []string) error {
 		err := checkGiven(cmd, given)
 		if err == nil && args(cmd, given) != nil {
-			err = usagef("%d arguments are given (%q): write `%s`; --help tells more", len(given), given, cmd.UseLine())
+			what := "an argument is missing"
+			if len(given) > 0 {
+				what = fmt.Sprintf("the arguments %q do not fit", given)
+			}
+			err = usagef("nothing was done: %s: write `%s`; --help tells more", what, cmd.UseLine())
 		}
 		return fail(cmd, err)
 	}

@@ -94,7 +94,7 @@ func TestNothingDoneFails(t *testing.T) {
 	for _, c := range leaves {
 		tries = append(tries,
 			try{append(path(c), "--no-such-flag"), "unknown flag: --no-such-flag"},
-			try{append(path(c), "1", "2", "3", "4"), "arg"},
+			try{append(path(c), "1", "2", "3", "4"), "do not fit: write `" + c.CommandPath()},
 			try{append(path(c), ""), "argument 1 is empty"},
 			try{append(path(c), "--home", ""), "--home has an empty value"})
 	}
