@@ -22,6 +22,8 @@ type guard struct {
 	verifier *core.Verifier
 	metrics  *guardMetrics
 	logger   atomic.Pointer[zap.Logger]
+	trouble  lastTrouble
+	maxAge   time.Duration
 	start    sync.Once
 	stop     chan struct{}
 	stopped  chan struct{}
@@ -56,6 +58,7 @@ func newGuard(c *resolved, logger *zap.Logger) (*guard, error) {
 		stop: make(chan struct{}), stopped: make(chan struct{}), doubts: make(chan chan struct{}),
 	}
 	g.logger.Store(logger)
+	g.maxAge = config.MaxAge
 	if g.memory, err = openMemory(c.State, trust, g.tell); err != nil {
 		return nil, err
 	}
@@ -78,6 +81,7 @@ func newGuard(c *resolved, logger *zap.Logger) (*guard, error) {
 // tell logs what went wrong, or with nil that it is right again.
 func (g *guard) tell(msg string, err error) {
 	if err != nil {
+		g.trouble.note(msg, err)
 		g.logger.Load().Error(msg, logFields(g.name, err)...)
 		return
 	}
@@ -168,7 +172,8 @@ func (g *guard) watchStatus() {
 	}
 	g.status = status
 	if err != nil {
-		g.tell("every request is denied", err)
+		// It is what is so, and not what went wrong last: see [guard.tell].
+		g.logger.Load().Error("every request is denied", logFields(g.name, err)...)
 	} else {
 		g.tell("requests are decided", nil)
 	}

@@ -108,11 +108,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	strip(r, t, d)
 	t.release()
-	values := make([]string, len(d.Set))
+	values := make([]string, len(d.Set)+1)
 	for i, s := range d.Set {
 		values[i] = s.Value
 		r.Header[s.Name] = values[i : i+1 : i+1]
 	}
+	values[len(d.Set)] = d.RequestID
+	r.Header[policy.RequestID] = values[len(d.Set):]
 	return x.serve(w, r, next)
 }
 
@@ -158,6 +160,7 @@ func (x *exchange) translate(t *translation) {
 	r, to := x.r, &t.request
 	t.header = r.Header
 	to.Method, to.Authority, to.Headers, to.ClientIP = r.Method, r.Host, t, x.clientIP
+	to.WithID = true
 	to.HTTP11, to.Body = r.ProtoMajor == 1 && r.ProtoMinor == 1, r.ContentLength != 0
 	if r.TLS == nil {
 		to.Peer = parseAddr(r.RemoteAddr) // asked for only then
@@ -294,7 +297,7 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 // answer sends what the client gets for a request that does not go on.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, t *translation, d *core.Decision) error {
 	if d.Outcome == core.Deny {
-		h.log(r, d)
+		h.log(r, &t.request, d)
 	}
 	pass := h.Errors == errorsPass && d.Outcome == core.Deny && d.MayPass(r.RequestURI) && d.MayPass(r.URL.RequestURI())
 	header := w.Header()
@@ -309,6 +312,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, t *translation,
 	}
 	if pass {
 		strip(r, t, d)
+		r.Header[policy.RequestID] = []string{d.RequestID}
 		return caddyhttp.HandlerError{
 			StatusCode: d.Status, ID: d.RequestID, Err: fmt.Errorf("keystile: %s", d.Reason),
 		}
@@ -322,7 +326,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, t *translation,
 }
 
 // log writes one line for a denial, by which support finds a Request-Id.
-func (h *Handler) log(r *http.Request, d *core.Decision) {
+func (h *Handler) log(r *http.Request, asked *core.Request, d *core.Decision) {
 	level := zapcore.InfoLevel
 	if d.Reason >= policy.NoBundle {
 		level = zapcore.ErrorLevel
@@ -331,27 +335,12 @@ func (h *Handler) log(r *http.Request, d *core.Decision) {
 	if c == nil {
 		return
 	}
-	fields := make([]zap.Field, 0, 10)
-	fields = append(fields,
-		zap.String("request_id", d.RequestID),
-		zap.String("reason", d.Reason.String()),
-		zap.Int("status", d.Status),
-		zap.String("bundle", h.Bundle),
-		zap.String("policy", d.Policy()))
-	if d.Route != "" {
-		fields = append(fields, zap.String("route", d.Route))
-	}
-	if d.Key != nil {
-		fields = append(fields, zap.String("key_id", d.Key.ID))
-	}
-	if d.RequiredScope != "" {
-		fields = append(fields, zap.String("required_scope", d.RequiredScope))
+	fields := append(make([]zap.Field, 0, 20), zap.Int("status", d.Status), zap.String("bundle", h.Bundle))
+	for _, f := range d.Fields(asked) {
+		fields = append(fields, zap.String(f.Name, f.Value))
 	}
 	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok {
 		fields = append(fields, zap.String("client_ip", ip))
-	}
-	if d.Err != nil {
-		fields = append(fields, zap.Error(d.Err))
 	}
 	c.Write(fields...)
 }

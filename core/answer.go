@@ -11,11 +11,14 @@ import (
 // retryAfter is how long a client waits after a 503, in seconds.
 const retryAfter = "5"
 
+// newRequestID is 130 random bits as text.
+func newRequestID() string { return rand.Text() }
+
 // deny fills in the answer of a denial of a request with these lines, which had
 // selected route, or none.
 func (d *Decision) deny(reason policy.Reason, lines []Header, route *policy.Route) {
 	d.Outcome, d.Set, d.Reason = Deny, nil, reason
-	d.RequestID = rand.Text() // 130 random bits
+	d.RequestID = newRequestID()
 	d.keepToken, d.webSocket = false, false
 	var answer *policy.Answer
 	if d.policy != nil {
@@ -32,7 +35,7 @@ func (d *Decision) deny(reason policy.Reason, lines []Header, route *policy.Rout
 	d.Header = append(make([]Header, 0, 8),
 		Header{Name: "Content-Type", Value: answer.ContentType},
 		Header{Name: "Cache-Control", Value: "no-store"},
-		Header{Name: "Request-Id", Value: d.RequestID})
+		Header{Name: policy.RequestID, Value: d.RequestID})
 	if answer.Challenge != "" {
 		d.Header = append(d.Header, Header{Name: "WWW-Authenticate", Value: answer.Challenge})
 	}

@@ -28,6 +28,8 @@ type check struct {
 	path         shape.Path
 	match        policy.Match
 
+	step step // that it has come to, for [Verifier.Explain]
+
 	lines []Header // every one
 	long  []int    // those that could hold an API key under a name that means nothing
 
@@ -35,43 +37,55 @@ type check struct {
 	kind, env int    // what its prefix says
 	digest    credential.Digest
 	entry     *entry
+
+	standsFor *credential.Digest // of the key that key stands for, in [Verifier.ExplainKey] alone
 }
 
 var checks = sync.Pool{New: func() any { return new(check) }}
 
-// decide runs the steps.
+// decide runs the steps, and notes which it has come to.
 func (c *check) decide() policy.Reason {
 	if reason := c.transport(); reason != policy.OK {
 		return reason
 	}
+	c.step = stepBundle
 	if reason := c.inForce(); reason != policy.OK {
 		return reason
 	}
+	c.step = stepShape
 	if reason := c.shape(); reason != policy.OK {
 		return reason
 	}
+	c.step = stepOneRequest
 	if reason := c.oneRequest(); reason != policy.OK {
 		return reason
 	}
+	c.step = stepRoute
 	c.route()
 	if c.decision.Outcome != Deny {
 		return policy.OK // a public route, or a preflight: it ends here
 	}
+	c.step = stepCredential
 	if reason := c.findKey(); reason != policy.OK {
 		return reason
 	}
+	c.step = stepKeyElsewhere
 	if reason := c.keyElsewhere(); reason != policy.OK {
 		return reason
 	}
+	c.step = stepLookup
 	if reason := c.lookup(); reason != policy.OK {
 		return reason
 	}
+	c.step = stepValidity
 	if reason := c.validity(); reason != policy.OK {
 		return reason
 	}
+	c.step = stepCustomerToken
 	if reason := c.customerToken(); reason != policy.OK {
 		return reason
 	}
+	c.step = stepPermission
 	if reason := c.permission(); reason != policy.OK {
 		return reason
 	}
@@ -173,7 +187,7 @@ func (c *check) shape() policy.Reason {
 	return policy.OK
 }
 
-var errRewritten = errors.New("the request was rewritten before keystile saw it: put keystile before the rewrite, or set rewritten if its policy speaks of the new path")
+var errRewritten = errors.New("the request was rewritten before keystile saw it: in a Caddyfile, put both into `route { … }` with keystile first, or set the global option `order keystile first`; set `rewritten` if the policy speaks of the new path")
 
 // route is step 3: the route, if there is one. A public route, and a preflight that
 // the edge answers, have their outcome then.

@@ -33,7 +33,9 @@ type Decision struct {
 	Body   []byte
 	// Close asks for the connection to be closed after the answer.
 	Close bool
-	// RequestID is in the answer's Request-Id and belongs into the log.
+	// RequestID is in a denial's Request-Id and belongs into the log. A request that
+	// was not denied has one where its host asked for it ([Request.WithID]), and that
+	// host sets it as the Request-Id that goes on.
 	RequestID string
 
 	// Set are the header lines to set on a request that is passed on, after all
@@ -52,12 +54,15 @@ type Decision struct {
 	// holds an API key.
 	Err error
 
-	policy    *policy.Policy
-	entry     *entry // of Key
-	key       string // the API key, where the request has one
-	keepToken bool   // the customer token goes on
-	webSocket bool   // the request opens a WebSocket
-	elsewhere bool   // the API key stands in another line too
+	policy *policy.Policy
+	entry  *entry        // of Key
+	route  *policy.Route // of a denial
+	// environments are those whose keys work on the host of a denial.
+	environments policy.Set
+	key          string // the API key, where the request has one
+	keepToken    bool   // the customer token goes on
+	webSocket    bool   // the request opens a WebSocket
+	elsewhere    bool   // the API key stands in another line too
 }
 
 // Key is what may be known and logged of a key.

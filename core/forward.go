@@ -106,6 +106,8 @@ func (d *Decision) Line(name, value string) (to string, ok bool) {
 		return value, d.keepToken && d.policy.IsToken(name)
 	case policy.FieldUpgrade:
 		return value, d.webSocket
+	case policy.FieldRequestID:
+		return value, d.RequestID == ""
 	case policy.FieldConnection:
 		to = d.policy.CleanConnection(value, d.webSocket)
 		return to, to != ""

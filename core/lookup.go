@@ -73,6 +73,9 @@ func allocated(n int) int { return (n + 15) &^ 15 }
 // never cached, nor is a decision (R50).
 func (c *check) lookup() policy.Reason {
 	c.digest = credential.DigestOf(c.key)
+	if c.standsFor != nil {
+		c.digest = *c.standsFor
+	}
 	e, err := c.find()
 	if err != nil {
 		return c.lookupFailed(err)

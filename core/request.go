@@ -33,6 +33,9 @@ type Request struct {
 	// (which it begins to be read of later). They are asked for WebSockets alone.
 	HTTP11, Body bool
 
+	// WithID asks for a [Decision.RequestID] on every outcome, not on denials alone.
+	WithID bool
+
 	// Headers gives the header lines. It is not asked before the transport check
 	// has passed (R2).
 	Headers Headers

@@ -4,6 +4,7 @@
 // Make a [Verifier], give it a bundle with [Verifier.Activate], and call
 // [Verifier.Verify] for every request. The hosts translate their request into a
 // [Request] and a [Decision] back into their terms; they decide nothing.
+// [Verifier.Explain] says why a request is decided as it is.
 //
 // The package does no I/O, takes the clock as a function and imports no host.
 package core
@@ -114,6 +115,27 @@ func (v *Verifier) Wait() {
 	v.nodes.Wait()
 }
 
+// CacheUse is how many bytes a cache takes, and may take.
+type CacheUse struct {
+	Bytes int64 `json:"bytes"`
+	Limit int64 `json:"limit"`
+}
+
+// CacheUses are those of a verifier's caches.
+type CacheUses struct {
+	Records CacheUse `json:"records"`
+	Nodes   CacheUse `json:"nodes"`
+	Tokens  CacheUse `json:"tokens"`
+}
+
+// CacheUses says how full the caches are.
+func (v *Verifier) CacheUses() (u CacheUses) {
+	u.Records = CacheUse{v.records.Used(), v.records.Limit()}
+	u.Nodes.Bytes, u.Nodes.Limit = v.nodes.Used()
+	u.Tokens.Bytes, u.Tokens.Limit = v.tokens.Used()
+	return u
+}
+
 // Check says why b cannot become the active bundle: see [bundle.Acceptance].
 func (v *Verifier) Check(b *bundle.Bundle) error {
 	accepts := bundle.Acceptance{MinVersion: v.config.MinVersion, ClockSkew: v.config.ClockSkew}
@@ -174,20 +196,33 @@ func (v *Verifier) Verify(r *Request) (d Decision) {
 	c := checks.Get().(*check)
 	defer func() {
 		if p := recover(); p != nil {
-			// Nothing of the broken check, or of its request, is used again.
-			d = Decision{policy: c.decision.policy, Err: fmt.Errorf("panic: %v", p)}
-			d.deny(policy.Internal, nil, nil)
+			d = c.panicked(p) // nothing of the broken check, or of its request, is used again
 			return
 		}
 		*c = check{long: c.long[:0]}
 		checks.Put(c)
 	}()
 	c.verifier, c.request, c.snapshot = v, r, v.current.Load()
+	return c.verify()
+}
+
+// verify is the decision, with the answer of a denial.
+func (c *check) verify() Decision {
 	if c.snapshot != nil {
 		c.decision.policy = c.snapshot.bundle.Policy
 	}
 	if reason := c.decide(); reason != policy.OK {
+		c.decision.route, c.decision.environments = c.match.Route, c.environments
 		c.decision.deny(reason, c.lines, c.match.Route)
+	} else if c.request.WithID {
+		c.decision.RequestID = newRequestID()
 	}
 	return c.decision
+}
+
+// panicked is the decision of a check that went wrong.
+func (c *check) panicked(p any) Decision {
+	d := Decision{policy: c.decision.policy, Err: fmt.Errorf("panic: %v", p)}
+	d.deny(policy.Internal, nil, nil)
+	return d
 }

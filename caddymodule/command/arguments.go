@@ -128,15 +128,23 @@ func similar(group *cobra.Command, word string) (paths []string) {
 	return paths
 }
 
+// takesSecrets marks a command that may be given a secret in its words.
+const takesSecrets = "takes secrets"
+
 // checkGiven refuses what no command can want: a value that is empty, as a variable is
 // that was not set, and a secret.
 func checkGiven(cmd *cobra.Command, args []string) (err error) {
+	refuse := refuseSecret
+	if cmd.Annotations[takesSecrets] != "" {
+		refuse = func(string, string) error { return nil }
+		args = nil // they are those of another program
+	}
 	for i, a := range args {
 		what := fmt.Sprintf("argument %d", i+1)
 		if a == "" {
 			return usagef("%s is empty", what)
 		}
-		if err := refuseSecret(what, a); err != nil {
+		if err := refuse(what, a); err != nil {
 			return err
 		}
 		if asksForKey(cmd) && keyForm.MatchString(a) {
@@ -145,7 +153,7 @@ func checkGiven(cmd *cobra.Command, args []string) (err error) {
 	}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		if err == nil {
-			err = checkFlag("--"+f.Name, f.Value)
+			err = checkFlag("--"+f.Name, f.Value, refuse)
 		}
 	})
 	return err
@@ -153,10 +161,10 @@ func checkGiven(cmd *cobra.Command, args []string) (err error) {
 
 // asksForKey says whether an argument of cmd is a key ID, or may be mistaken for one.
 func asksForKey(cmd *cobra.Command) bool {
-	return cmd.Name() == "find" || strings.Contains(cmd.Use, "<id>")
+	return cmd.Name() == "find" || strings.Contains(cmd.Use, "<id>") || strings.Contains(cmd.Use, "[id]")
 }
 
-func checkFlag(name string, v pflag.Value) error {
+func checkFlag(name string, v pflag.Value, refuse func(what, value string) error) error {
 	values := []string{v.String()}
 	if list, ok := v.(pflag.SliceValue); ok {
 		values = list.GetSlice()
@@ -165,7 +173,7 @@ func checkFlag(name string, v pflag.Value) error {
 		return usagef("%s has an empty value: give one, or leave it out", name)
 	}
 	for _, s := range values {
-		if err := refuseSecret(name, s); err != nil {
+		if err := refuse(name, s); err != nil {
 			return err
 		}
 	}

@@ -71,7 +71,7 @@ func newCanaries(t *testing.T) *canaries {
 
 // spellings are the parts of a secret that must not be repeated: what is random in it.
 func spellings(secret string) (out []string) {
-	tail := secret[max(strings.LastIndexAny(secret, "_+")+1, len(secret)-30):]
+	tail := secret[len(secret)-30:]
 	for _, s := range []string{tail[:len(tail)-8], tail[8:]} {
 		out = append(out, s, url.QueryEscape(s), hex.EncodeToString([]byte(s)))
 	}
@@ -161,7 +161,7 @@ func TestNoSecretIsRepeated(t *testing.T) {
 		name := path(cmd)
 		name = name[:len(name):len(name)]
 		for what, secret := range c.secrets {
-			sure := what != "mistyped key"
+			sure := what != "mistyped key" && cmd.Name() != "explain" // which is given requests
 			run("", sure, append(name, secret)...)
 			run("", sure, append(name, "x", secret)...)
 			run("", false, append(name[:len(name)-1:len(name)-1], secret)...) // as a command

@@ -94,9 +94,12 @@ func TestNothingDoneFails(t *testing.T) {
 	for _, c := range leaves {
 		tries = append(tries,
 			try{append(path(c), "--no-such-flag"), "unknown flag: --no-such-flag"},
-			try{append(path(c), "1", "2", "3", "4"), "do not fit: write `" + c.CommandPath()},
-			try{append(path(c), ""), "argument 1 is empty"},
 			try{append(path(c), "--home", ""), "--home has an empty value"})
+		if c.Name() != "explain" { // whose arguments are another program's
+			tries = append(tries,
+				try{append(path(c), "1", "2", "3", "4"), "do not fit: write `" + c.CommandPath()},
+				try{append(path(c), ""), "argument 1 is empty"})
+		}
 	}
 	for _, tt := range tries {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {

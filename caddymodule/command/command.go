@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/control/store"
 	"github.com/keystile/keystile/internal/duration"
 )
 
@@ -38,7 +39,7 @@ within a second.`,
 func assemble(cmd *cobra.Command) {
 	cmd.PersistentFlags().String("home", defaultHome(), "Folder of the key store and the bundles; $KEYSTILE_HOME sets the default")
 	cmd.PersistentFlags().Bool("json", false, "Print JSON")
-	cmd.AddCommand(initCommand(), keysCommand(), bundleCommand(), policyCommand(), tokenCommand(), regexpCommand())
+	cmd.AddCommand(initCommand(), keysCommand(), bundleCommand(), policyCommand(), tokenCommand(), regexpCommand(), explainCommand())
 	strict(cmd)
 }
 
@@ -61,6 +62,7 @@ func withHome(do func(cmd *cobra.Command, args []string, h *control.Home) error)
 			return err
 		}
 		defer h.Close()
+		cmd.SetContext(store.WithActor(cmd.Context(), operator()))
 		return do(cmd, args, h)
 	}
 }

@@ -14,7 +14,7 @@ func keysCommand() *cobra.Command {
 		Use:   "keys",
 		Short: "Creates, lists, shows, finds, rolls, revokes and restores API keys",
 	}
-	cmd.AddCommand(createCommand(), listCommand(), showCommand(), findCommand(), rollCommand(), revokeCommand(), restoreCommand())
+	cmd.AddCommand(createCommand(), listCommand(), showCommand(), findCommand(), historyCommand(), rollCommand(), revokeCommand(), restoreCommand())
 	return cmd
 }
 

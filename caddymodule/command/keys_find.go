@@ -13,6 +13,7 @@ import (
 
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/internal/control"
+	"github.com/keystile/keystile/internal/control/store"
 )
 
 func findCommand() *cobra.Command {
@@ -38,7 +39,7 @@ An API key is no argument: that would stand in the shell's history.`,
 		if err != nil {
 			return err
 		}
-		found, err := find(cmd, bundles, credential.DigestOf(key))
+		found, err := find(cmd, bundles, key)
 		if err != nil {
 			return err
 		}
@@ -85,11 +86,11 @@ func namedBundles(cmd *cobra.Command, h *control.Home) ([]*control.Bundle, error
 	return bundles, nil
 }
 
-// find looks for a digest in all bundles: a store that was copied has keys of another.
-func find(cmd *cobra.Command, bundles []*control.Bundle, digest credential.Digest) (found []foundKey, err error) {
+// find looks for an API key in all bundles: a store that was copied has keys of another.
+func find(cmd *cobra.Command, bundles []*control.Bundle, key string) (found []foundKey, err error) {
 	for _, b := range bundles {
-		k, err := b.Keyring().Find(cmd.Context(), digest)
-		if errors.Is(err, control.ErrNotFound) {
+		k, err := b.Keyring().Find(cmd.Context(), key)
+		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
 		if err != nil {
@@ -107,7 +108,7 @@ func notFound(bundles []*control.Bundle, key string) error {
 	for i, b := range bundles {
 		names[i] = b.Name
 	}
-	err := fmt.Errorf("%w in the bundles %q has this API key", control.ErrNotFound, names)
+	err := fmt.Errorf("%w in the bundles %q has this API key", store.ErrNotFound, names)
 	if !credential.Checksummed(key) {
 		err = fmt.Errorf("%w. Its checksum does not fit: it is cut, mistyped, or was not made here", err)
 	}

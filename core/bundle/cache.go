@@ -35,6 +35,9 @@ func (c *Cache) Wait() {
 	}
 }
 
+// Used is how many bytes of its limit the cache takes.
+func (c *Cache) Used() (used, limit int64) { return c.nodes.Used(), c.nodes.Limit() }
+
 // get gives a node that is good at a place, and under a policy note that allows what
 // allowed says: a note that narrows it is obeyed for nodes read before, too.
 func (c *Cache) get(hash Hash, at place, allowed *allowed) *node {

@@ -92,6 +92,13 @@ func (b *Bundle) Nodes(use func(Hash, []byte) error) error {
 	return b.eachNode(func(n *node, raw []byte) error { return use(n.hash, raw) })
 }
 
+// Nodes reads and verifies the whole of a tree that is published under p, and calls
+// use with every node, in tree order.
+func (p *Publication) Nodes(tree Tree, nodes NodeSource, use func(Hash, []byte) error) error {
+	b := Bundle{nodes: nodes, allowed: &allowed{p.Note.Kinds, p.Note.Environments}}
+	return b.walk(tree.Root, place{count: tree.Keys}, func(n *node, raw []byte) error { return use(n.hash, raw) })
+}
+
 func (b *Bundle) eachNode(use func(*node, []byte) error) error {
 	return b.walk(b.Manifest.Root, place{count: b.Manifest.Keys}, use)
 }

@@ -114,3 +114,27 @@ func (g *Grammar) WithinEncoded(s string) bool {
 	}
 	return g.Within(ascii.Unescape(s))
 }
+
+// maxDecodings is how often [Grammar.MayHold] takes percent-escapes off.
+const maxDecodings = 8
+
+// MayHold says whether s could give an API key away to whoever reads it: the head of
+// one stands in it, in any case and however often it is percent-encoded, with whatever
+// behind it. It is for what is only logged: it finds keys that are mistyped too, and
+// says yes rather than no.
+func (g *Grammar) MayHold(s string) bool {
+	for range maxDecodings {
+		lower := strings.ToLower(s)
+		for i := range g.heads {
+			if strings.Contains(lower, g.heads[i].text) {
+				return true
+			}
+		}
+		decoded := ascii.Unescape(s)
+		if decoded == s {
+			return false
+		}
+		s = decoded
+	}
+	return true
+}

@@ -26,11 +26,17 @@ const (
 	FieldUpgrade
 	// FieldConnection names other fields.
 	FieldConnection
+	// FieldRequestID is the request's ID: it goes on unless the edge sets its own.
+	FieldRequestID
 )
 
 // overrides are the headers by which some upstreams let a client replace the method
 // that was decided on (R20).
 var overrides = []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"}
+
+// RequestID is the header that names a request: in the answer to a denial, and upstream
+// where the host sets it.
+const RequestID = "Request-Id"
 
 // identityPrefix covers every identity header of this and later versions.
 const identityPrefix = "keystile-"
@@ -65,6 +71,7 @@ func newFieldNames(p *Policy) (*fieldNames, error) {
 	add("Upgrade", FieldUpgrade)
 	add("Connection", FieldConnection)
 	add("HTTP2-Settings", FieldRemoved)
+	add(RequestID, FieldRequestID)
 	if p.CustomerToken != nil {
 		add(p.CustomerToken.Source.Header, FieldToken)
 	}
@@ -156,7 +163,7 @@ func FramesMessage(name string) bool {
 func Reserved(name string) bool {
 	switch folded := ascii.FoldName(name); folded {
 	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings",
-		"proxy-authenticate", "cookie", "origin", "referer", "early-data":
+		"proxy-authenticate", "request-id", "cookie", "origin", "referer", "early-data":
 		return true
 	default:
 		return FramesMessage(name) || slices.ContainsFunc(overrides, func(o string) bool { return SameField(o, name) })

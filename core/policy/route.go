@@ -200,6 +200,14 @@ func (m *Match) readOtherwise(rt *router, path *shape.Path, method shape.Method)
 	return true
 }
 
+// Pattern is the pattern of the route that the path itself matches, or "".
+func (m *Match) Pattern() string {
+	if m.count == 0 {
+		return ""
+	}
+	return m.readings[0].pattern.text
+}
+
 func (m *Match) add(r reading) {
 	m.readings[m.count] = r
 	m.count++

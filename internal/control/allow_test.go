@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/internal/control/store"
 )
 
 // What nobody can mean of a new key is refused, with the mend; what is near it is not.
@@ -85,7 +86,7 @@ func TestRollKeeps(t *testing.T) {
 	}
 	soon, later, past := time.Now().Add(time.Hour).UTC().Truncate(time.Second), time.Now().Add(48*time.Hour).UTC().Truncate(time.Second), time.Now().Add(-time.Second)
 	old.Expires = &soon
-	if err := b.Publisher().change(ctx, func(tx Tx) error { return tx.Insert(ctx, old) }); err != nil {
+	if err := b.Publisher().change(ctx, func(tx store.Tx) error { return tx.Insert(ctx, old) }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Keyring().Roll(ctx, old.ID, Roll{End: &past}); err == nil || !strings.Contains(err.Error(), "cease to work at once") {

@@ -12,6 +12,7 @@ import (
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/internal/control/publish"
+	"github.com/keystile/keystile/internal/control/store"
 	"github.com/keystile/keystile/internal/disk"
 )
 
@@ -67,12 +68,12 @@ func (b *Bundle) sinks() publish.Sinks {
 }
 
 // view reads the bundle's part of the store.
-func (b *Bundle) view(ctx context.Context, read func(Tx) error) error {
-	store, err := b.home.store()
+func (b *Bundle) view(ctx context.Context, read func(store.Tx) error) error {
+	opened, err := b.home.store()
 	if err != nil {
 		return err
 	}
-	return store.View(ctx, b.Name, read)
+	return opened.View(ctx, b.Name, read)
 }
 
 // SetLife keeps the life of what is signed from now on.
@@ -109,13 +110,19 @@ func (b *Bundle) compile(keySets map[string][]byte) error {
 	if err != nil {
 		return err
 	}
+	b.Policy, err = b.Compile(b.path(policyFile), document, keySets)
+	return err
+}
+
+// Compile compiles a policy as the bundle would have it: with its hosts, and with its
+// key sets of customer tokens, which those given replace. It changes nothing.
+func (b *Bundle) Compile(file string, document []byte, keySets map[string][]byte) (*policy.Policy, error) {
 	kept, err := b.keySets()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	maps.Copy(kept, keySets)
-	b.Policy, err = compile.Compile(b.path(policyFile), document, compile.Options{Hosts: b.Hosts, KeySets: kept})
-	return err
+	return compile.Compile(file, document, compile.Options{Hosts: b.Hosts, KeySets: kept})
 }
 
 // keySets are the key sets of customer tokens that are kept, by name.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/internal/control/store"
 )
 
 // ErrStoreBehind says that the key store is an older one than that from which was
@@ -21,9 +22,9 @@ var ErrStoreBehind = errors.New("the key store lacks what is published: `caddy k
 // so far as it can be read.
 func (p *Publisher) storeIsAhead(ctx context.Context, opened *bundle.Bundle) (ahead bool) {
 	var unknown bundle.Hash
-	err := p.bundle.view(ctx, func(tx Tx) error {
+	err := p.bundle.view(ctx, func(tx store.Tx) error {
 		last, err := tx.LastSigned(ctx)
-		ahead = last.Version > opened.Manifest.Version && last.Root != opened.Manifest.Root && last.Root != unknown
+		ahead = last.Version > opened.Manifest.Version && last.Tree.Root != opened.Manifest.Root && last.Tree.Root != unknown
 		return err
 	})
 	return ahead && err == nil
@@ -32,7 +33,7 @@ func (p *Publisher) storeIsAhead(ctx context.Context, opened *bundle.Bundle) (ah
 // compare refuses a store that lacks what is in force, and makes last come after
 // it. In the usual case the store has published it, and nothing is compared. A
 // store that knows more, after a crash, is as good.
-func (p *Publisher) compare(ctx context.Context, tx Tx, last *LastSigned) error {
+func (p *Publisher) compare(ctx context.Context, tx store.Tx, last *store.LastSigned) error {
 	return p.compareUntil(ctx, tx, last, p.latest())
 }
 
@@ -41,7 +42,7 @@ func (p *Publisher) latest() time.Time { return p.bundle.home.now().Add(bundle.D
 
 // compareUntil is compare for edges that accept what was signed until latest. A
 // later version is a wrong clock's, or a thief's: it bars nothing.
-func (p *Publisher) compareUntil(ctx context.Context, tx Tx, last *LastSigned, latest time.Time) error {
+func (p *Publisher) compareUntil(ctx context.Context, tx store.Tx, last *store.LastSigned, latest time.Time) error {
 	w, err := p.openWitness()
 	if w != nil {
 		defer w.Close()
@@ -50,7 +51,7 @@ func (p *Publisher) compareUntil(ctx context.Context, tx Tx, last *LastSigned, l
 }
 
 // compareWith is compareUntil with a witness that was opened, or could not be.
-func (p *Publisher) compareWith(ctx context.Context, tx Tx, last *LastSigned, latest time.Time, w *witness, unreadable error) error {
+func (p *Publisher) compareWith(ctx context.Context, tx store.Tx, last *store.LastSigned, latest time.Time, w *witness, unreadable error) error {
 	if err := unreadable; err != nil {
 		return fmt.Errorf("the key store cannot be held against what is published: %w: put the copy of an edge there, "+
 			"or publish the store as it is with `caddy keystile bundle build --trust-store`", err)
@@ -58,7 +59,7 @@ func (p *Publisher) compareWith(ctx context.Context, tx Tx, last *LastSigned, la
 	if w == nil {
 		return p.withoutWitness(last)
 	}
-	sameRoot := last.Root == w.manifest.Root
+	sameRoot := last.Tree.Root == w.manifest.Root
 	if last.Version == w.manifest.Version && sameRoot {
 		return nil
 	}
@@ -77,15 +78,15 @@ func (p *Publisher) compareWith(ctx context.Context, tx Tx, last *LastSigned, la
 			return fmt.Errorf("%s: %w", w.Path, err)
 		}
 	}
-	last.follow(opened, w.Compiled, latest)
+	follow(last, opened, w.Compiled, latest)
 	return nil
 }
 
 // withoutWitness refuses a store that has published keys where there is no trace
 // of that: the store may be as old a copy as the folder.
-func (p *Publisher) withoutWitness(last *LastSigned) error {
+func (p *Publisher) withoutWitness(last *store.LastSigned) error {
 	empty, err := bundle.Build(nil, func(bundle.Hash, []byte) error { return nil })
-	if err != nil || last.Version == 0 || last.Root == empty.Root {
+	if err != nil || last.Version == 0 || last.Tree.Root == empty.Root {
 		return err
 	}
 	return fmt.Errorf("%s is gone, and only it shows that the key store is not an old copy: put the copy of an edge there, "+
@@ -94,7 +95,7 @@ func (p *Publisher) withoutWitness(last *LastSigned) error {
 
 // lacks says what b has and the store has not. No command changes anything of a
 // key but its status and its end, and those in one direction.
-func lacks(ctx context.Context, tx Tx, b *bundle.Bundle) error {
+func lacks(ctx context.Context, tx store.Tx, b *bundle.Bundle) error {
 	known, err := byDigest(ctx, tx)
 	if err != nil {
 		return err
@@ -146,7 +147,7 @@ func shortfall(k *Key, r *bundle.Record) string {
 }
 
 // byDigest are the store's keys by their digest.
-func byDigest(ctx context.Context, tx Tx) (map[credential.Digest]*Key, error) {
+func byDigest(ctx context.Context, tx store.Tx) (map[credential.Digest]*Key, error) {
 	known := make(map[credential.Digest]*Key)
 	return known, tx.Each(ctx, func(k *Key) error {
 		known[k.Digest] = k
@@ -171,7 +172,7 @@ func catchUp(k *Key, r *bundle.Record) (status *string, end *time.Time) {
 }
 
 // trustStore is compare that finds nothing wrong.
-func (p *Publisher) trustStore(_ context.Context, _ Tx, last *LastSigned) error {
+func (p *Publisher) trustStore(_ context.Context, _ store.Tx, last *store.LastSigned) error {
 	w, err := p.openWitness()
 	if w == nil || err != nil {
 		return nil
@@ -182,7 +183,7 @@ func (p *Publisher) trustStore(_ context.Context, _ Tx, last *LastSigned) error 
 		return err
 	}
 	if opened, err := w.Verify(trust); err == nil {
-		last.follow(opened, w.Compiled, p.latest())
+		follow(last, opened, w.Compiled, p.latest())
 	}
 	return nil
 }
@@ -193,7 +194,7 @@ func (p *Publisher) canPublish(ctx context.Context) error {
 	if w != nil {
 		defer w.Close()
 	}
-	return p.bundle.view(ctx, func(tx Tx) error {
+	return p.bundle.view(ctx, func(tx store.Tx) error {
 		last, err := tx.LastSigned(ctx)
 		if err != nil {
 			return err
@@ -212,7 +213,7 @@ func (p *Publisher) CheckStore(ctx context.Context) error {
 	if w != nil {
 		defer w.Close()
 	}
-	return p.bundle.view(ctx, func(tx Tx) error {
+	return p.bundle.view(ctx, func(tx store.Tx) error {
 		last, err := tx.LastSigned(ctx)
 		if err != nil {
 			return err
@@ -225,7 +226,7 @@ func (p *Publisher) CheckStore(ctx context.Context) error {
 			return err
 		}
 		var unknown bundle.Hash
-		if signed.Root != unknown && signed.Root != w.manifest.Root {
+		if signed.Tree.Root != unknown && signed.Tree.Root != w.manifest.Root {
 			return errors.New("the key store has changes that are not published: `caddy keystile bundle build` publishes them")
 		}
 		return nil

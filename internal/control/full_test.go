@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control/store"
 	"github.com/keystile/keystile/internal/disk"
 	"github.com/keystile/keystile/internal/testing/crashtest"
 	"github.com/keystile/keystile/policies"
@@ -62,7 +63,7 @@ func testFull(t *testing.T, name string) {
 		b := initBundle(t, open(t, filepath.Join(dir, "home")), "default")
 		k, _ := create(t, b, NewKey{})
 		for range 20 {
-			if err := b.Publisher().change(ctx, func(tx Tx) error {
+			if err := b.Publisher().change(ctx, func(tx store.Tx) error {
 				k, _, err := b.Keyring().newKey(NewKey{Kind: "secret", Environment: "live"})
 				if err != nil {
 					return err

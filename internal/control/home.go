@@ -18,6 +18,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/keystile/keystile/internal/control/store"
+	"github.com/keystile/keystile/internal/control/store/sqlstore"
 )
 
 // storeFile is the store of keys in a home's folder.
@@ -29,7 +32,7 @@ type Home struct {
 	now func() time.Time
 
 	mu     sync.Mutex
-	opened Store // nil until somebody asks for it
+	opened store.Store // nil until somebody asks for it
 }
 
 var bundleName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
@@ -55,11 +58,11 @@ func (h *Home) Close() error {
 
 // store opens the store of keys. An empty file is none: SQLite would take it for a
 // store without keys.
-func (h *Home) store() (Store, error) {
+func (h *Home) store() (store.Store, error) {
 	if info, err := os.Stat(h.storeFile()); err == nil && info.Size() == 0 {
 		return nil, fmt.Errorf("the key store %s is empty: put a copy of it there, or take over what is published with `caddy keystile keys restore`", h.storeFile())
 	}
-	s, err := h.openStore(openSQLite)
+	s, err := h.openStore(sqlstore.OpenSQLite)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("the key store %s is gone: put a copy of it there, or take over what is published with `caddy keystile keys restore`", h.storeFile())
 	}
@@ -67,16 +70,16 @@ func (h *Home) store() (Store, error) {
 }
 
 // makeStore is store, which is made if it is not there.
-func (h *Home) makeStore() (Store, error) {
+func (h *Home) makeStore() (store.Store, error) {
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		return nil, err
 	}
-	return h.openStore(makeSQLite)
+	return h.openStore(sqlstore.MakeSQLite)
 }
 
 func (h *Home) storeFile() string { return filepath.Join(h.dir, storeFile) }
 
-func (h *Home) openStore(open func(string) (Store, error)) (Store, error) {
+func (h *Home) openStore(open func(string) (store.Store, error)) (store.Store, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.opened != nil {

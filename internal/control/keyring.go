@@ -7,7 +7,11 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/internal/control/store"
 )
+
+// Key is one key as the store keeps it.
+type Key = store.Key
 
 // Keyring is the keys of a bundle. Whatever changes one publishes the outcome.
 type Keyring struct{ bundle *Bundle }
@@ -32,13 +36,18 @@ func (r *Keyring) Create(ctx context.Context, n NewKey) (*Key, credential.Secret
 	if err != nil {
 		return nil, credential.Secret{}, err
 	}
-	err = r.bundle.Publisher().change(ctx, func(tx Tx) error { return tx.Insert(ctx, k) })
+	err = r.bundle.Publisher().change(ctx, func(tx store.Tx) error {
+		if err := tx.Insert(ctx, k); err != nil {
+			return err
+		}
+		return r.bundle.log(ctx, tx, keyCreated, k.ID, rights(k))
+	})
 	return k, secret, err
 }
 
 // List returns all keys, oldest first.
 func (r *Keyring) List(ctx context.Context) (keys []*Key, err error) {
-	err = r.bundle.view(ctx, func(tx Tx) error {
+	err = r.bundle.view(ctx, func(tx store.Tx) error {
 		return tx.Each(ctx, func(k *Key) error {
 			r.describe(k)
 			keys = append(keys, k)
@@ -50,17 +59,18 @@ func (r *Keyring) List(ctx context.Context) (keys []*Key, err error) {
 
 // Show returns one key.
 func (r *Keyring) Show(ctx context.Context, id string) (*Key, error) {
-	return r.one(ctx, func(tx Tx) (*Key, error) { return tx.Get(ctx, id) })
+	return r.one(ctx, func(tx store.Tx) (*Key, error) { return tx.Get(ctx, id) })
 }
 
-// Find returns the key with this digest, or [ErrNotFound].
-func (r *Keyring) Find(ctx context.Context, digest credential.Digest) (*Key, error) {
-	return r.one(ctx, func(tx Tx) (*Key, error) { return tx.Find(ctx, digest) })
+// Find returns the key whose API key a text is, or an error that wraps
+// [store.ErrNotFound].
+func (r *Keyring) Find(ctx context.Context, apiKey string) (*Key, error) {
+	return r.one(ctx, func(tx store.Tx) (*Key, error) { return tx.Find(ctx, credential.DigestOf(apiKey)) })
 }
 
 // one is the key that get reads.
-func (r *Keyring) one(ctx context.Context, get func(Tx) (*Key, error)) (k *Key, err error) {
-	err = r.bundle.view(ctx, func(tx Tx) error {
+func (r *Keyring) one(ctx context.Context, get func(store.Tx) (*Key, error)) (k *Key, err error) {
+	err = r.bundle.view(ctx, func(tx store.Tx) error {
 		k, err = get(tx)
 		return err
 	})
@@ -105,7 +115,7 @@ func (r *Keyring) Roll(ctx context.Context, id string, roll Roll) (rolled Rolled
 	if roll.End != nil && !roll.End.After(r.bundle.home.now()) {
 		return rolled, errEnded
 	}
-	err = r.bundle.Publisher().change(ctx, func(tx Tx) error {
+	err = r.bundle.Publisher().change(ctx, func(tx store.Tx) error {
 		old, err := tx.Get(ctx, id)
 		if err != nil {
 			return err
@@ -134,8 +144,14 @@ func (r *Keyring) Roll(ctx context.Context, id string, roll Roll) (rolled Rolled
 		if roll.End != nil && (old.Expires == nil || roll.End.Before(*old.Expires)) {
 			end, old.Expires = roll.End, roll.End
 		}
+		if err := tx.SetStatus(ctx, old.ID, deprecated, end, nil); err != nil {
+			return err
+		}
 		rolled = Rolled{k, secret, old}
-		return tx.SetStatus(ctx, old.ID, deprecated, end, nil)
+		if err := r.bundle.log(ctx, tx, keyCreated, k.ID, rights(k)); err != nil {
+			return err
+		}
+		return r.bundle.log(ctx, tx, keyRolled, old.ID, ends(k.ID, old.Expires))
 	})
 	return rolled, err
 }
@@ -144,13 +160,16 @@ func (r *Keyring) Roll(ctx context.Context, id string, roll Roll) (rolled Rolled
 // policy: see [Home.OpenWithoutPolicy].
 func (r *Keyring) Revoke(ctx context.Context, id string) (*Key, error) {
 	var k *Key
-	err := r.bundle.Publisher().change(ctx, func(tx Tx) (err error) {
+	err := r.bundle.Publisher().change(ctx, func(tx store.Tx) (err error) {
 		if k, err = tx.Get(ctx, id); err != nil || k.Status == revoked {
 			return err
 		}
 		now := r.bundle.home.now().UTC().Truncate(time.Second)
 		k.Status, k.Revoked = revoked, &now
-		return tx.SetStatus(ctx, id, revoked, nil, &now)
+		if err := tx.SetStatus(ctx, id, revoked, nil, &now); err != nil {
+			return err
+		}
+		return r.bundle.log(ctx, tx, keyRevoked, id, "")
 	})
 	return k, err
 }

@@ -45,7 +45,7 @@ func (r *Keyring) newKey(n NewKey) (*Key, credential.Secret, error) {
 	if kind.Public {
 		k.Public = secret.Reveal()
 	}
-	if err := k.check(); err != nil {
+	if err := check(k); err != nil {
 		return nil, credential.Secret{}, err
 	}
 	return k, secret, nil
@@ -100,9 +100,9 @@ func plainNames(n *NewKey) error {
 	return nil
 }
 
-// check says why edges would refuse the key.
-func (k *Key) check() error {
-	r, err := k.record()
+// check says why edges would refuse a key.
+func check(k *Key) error {
+	r, err := k.Record()
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control/store"
 )
 
 // ErrUnsigned says that the policy, or who may publish, has changed, and that
@@ -17,7 +18,7 @@ var ErrUnsigned = errors.New("the policy note has changed and its signers are el
 
 // nextPublication is the policy note for what is published next: the one in force;
 // a new one, if the policy or the publisher has changed and this home can sign it.
-func (p *Publisher) nextPublication(last LastSigned) (*bundle.Publication, error) {
+func (p *Publisher) nextPublication(last store.LastSigned) (*bundle.Publication, error) {
 	trust, err := p.bundle.Trust()
 	if err != nil {
 		return nil, err
@@ -56,7 +57,7 @@ func (p *Publisher) isFor(note *bundle.Publication) bool {
 }
 
 // nextNote is the policy note after last.
-func (p *Publisher) nextNote(last LastSigned) (*bundle.PolicyNote, error) {
+func (p *Publisher) nextNote(last store.LastSigned) (*bundle.PolicyNote, error) {
 	keys, err := p.bundle.publisherKeys()
 	if err != nil {
 		return nil, err
@@ -72,7 +73,7 @@ func (p *Publisher) nextNote(last LastSigned) (*bundle.PolicyNote, error) {
 // Draft returns the text that the policy signers have to sign so that the policy
 // as it is now comes into force.
 func (p *Publisher) Draft(ctx context.Context) (text []byte, err error) {
-	err = p.bundle.view(ctx, func(tx Tx) error {
+	err = p.bundle.view(ctx, func(tx store.Tx) error {
 		last, err := tx.LastSigned(ctx)
 		if err != nil {
 			return err
@@ -94,11 +95,11 @@ func (p *Publisher) Adopt(ctx context.Context, signed ...[]byte) error {
 	if err != nil {
 		return err
 	}
-	return p.publish(ctx, step{prepare: func(_ Tx, last *LastSigned) error {
+	return p.publish(ctx, step{prepare: func(_ store.Tx, last *store.LastSigned) error {
 		if note.Note.Version <= last.PolicyVersion {
 			return fmt.Errorf("the note has version %d, and %d is in force: write it anew with `policy note`", note.Note.Version, last.PolicyVersion)
 		}
-		*last = LastSigned{
+		*last = store.LastSigned{
 			Version: last.Version, PolicyVersion: note.Note.Version, PolicyNote: note.Notes.PolicyNote, Compiled: note.Compiled,
 		}
 		return nil

@@ -3,11 +3,11 @@ package control
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control/publish"
+	"github.com/keystile/keystile/internal/control/store"
 	"github.com/keystile/keystile/internal/crash"
 )
 
@@ -18,12 +18,14 @@ type Publisher struct{ bundle *Bundle }
 // and writes it out. It returns an error that wraps [ErrUnsigned] if the policy
 // has changed and its signers are elsewhere, and one that wraps [ErrStoreBehind]
 // if the store lacks what is in force.
-func (p *Publisher) Build(ctx context.Context) error { return p.publish(ctx, step{accept: p.onlyNew}) }
+func (p *Publisher) Build(ctx context.Context) error {
+	return p.publish(ctx, step{whole: true, accept: p.onlyNew})
+}
 
 // BuildTrusting is Build from a store that is right although it lacks what is in
 // force, or although nobody can tell.
 func (p *Publisher) BuildTrusting(ctx context.Context) error {
-	return p.publish(ctx, step{know: p.trustStore, open: p.bundle.home.makeStore, accept: p.onlyNew})
+	return p.publish(ctx, step{know: p.trustStore, open: p.bundle.home.makeStore, whole: true, accept: p.onlyNew})
 }
 
 // onlyNew refuses a policy note that is not for the policy as it is.
@@ -35,19 +37,21 @@ func (p *Publisher) onlyNew(note *bundle.Publication) error {
 }
 
 // change applies a change of keys and publishes the outcome.
-func (p *Publisher) change(ctx context.Context, apply func(Tx) error) error {
-	return p.publish(ctx, step{prepare: func(tx Tx, _ *LastSigned) error { return apply(tx) }})
+func (p *Publisher) change(ctx context.Context, apply func(store.Tx) error) error {
+	return p.publish(ctx, step{prepare: func(tx store.Tx, _ *store.LastSigned) error { return apply(tx) }})
 }
 
 // step is one publication.
 type step struct {
 	// open opens the store; nil is one that has to be there.
-	open func() (Store, error)
+	open func() (store.Store, error)
 	// know holds the store against what is in force, and takes over what has to
 	// be lower than the next version; nil is [Publisher.compare].
-	know func(context.Context, Tx, *LastSigned) error
+	know func(context.Context, store.Tx, *store.LastSigned) error
 	// prepare changes keys, or what counts as published last; may be nil.
-	prepare func(Tx, *LastSigned) error
+	prepare func(store.Tx, *store.LastSigned) error
+	// whole builds the tree of all keys anew.
+	whole bool
 	// accept may refuse the policy note that the version would be under.
 	accept func(*bundle.Publication) error
 }
@@ -87,11 +91,11 @@ func (p *Publisher) commit(ctx context.Context, s step) (staged publish.Staged, 
 	if s.open == nil {
 		s.open = p.bundle.home.store
 	}
-	store, err := s.open()
+	opened, err := s.open()
 	if err != nil {
 		return nil, err
 	}
-	err = store.Update(ctx, p.bundle.Name, func(tx Tx) error {
+	err = opened.Update(ctx, p.bundle.Name, func(tx store.Tx) error {
 		signed, err := p.next(ctx, tx, s)
 		if err != nil {
 			return err
@@ -111,8 +115,13 @@ func (p *Publisher) stage(ctx context.Context, s *publish.Signed) (publish.Stage
 }
 
 // next signs the version after the last one.
-func (p *Publisher) next(ctx context.Context, tx Tx, s step) (*publish.Signed, error) {
-	last, err := p.last(ctx, tx, s)
+func (p *Publisher) next(ctx context.Context, tx store.Tx, s step) (*publish.Signed, error) {
+	before, err := tx.LastSigned(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed := &edits{Tx: tx}
+	last, err := p.last(ctx, changed, before, s)
 	if err != nil {
 		return nil, err
 	}
@@ -123,18 +132,22 @@ func (p *Publisher) next(ctx context.Context, tx Tx, s step) (*publish.Signed, e
 	if err != nil {
 		return nil, err
 	}
-	records, err := records(ctx, tx)
+	g := growth{publisher: p, tx: changed, note: note, before: before, wanted: max(before.Expires, last.Expires)}
+	tree, err := g.tree(ctx, s.whole)
 	if err != nil {
 		return nil, err
 	}
-	return p.sign(note, last.Version, records)
+	if note.Note.Version != before.PolicyVersion {
+		detail := fmt.Sprintf("version %d, policy %s", note.Note.Version, note.Note.PolicyHash)
+		if err := p.bundle.log(ctx, tx, policyPublished, "", detail); err != nil {
+			return nil, err
+		}
+	}
+	return p.seal(note, last.Version, p.bundle.lifetime(), tree, func(use func(bundle.Hash, []byte) error) error { return g.nodes(ctx, tree, use) })
 }
 
 // last is what the next version comes after, once the step has changed the keys.
-func (p *Publisher) last(ctx context.Context, tx Tx, s step) (last LastSigned, err error) {
-	if last, err = tx.LastSigned(ctx); err != nil {
-		return last, err
-	}
+func (p *Publisher) last(ctx context.Context, tx store.Tx, last store.LastSigned, s step) (_ store.LastSigned, err error) {
 	if s.know == nil {
 		s.know = p.compare
 	}
@@ -147,33 +160,8 @@ func (p *Publisher) last(ctx context.Context, tx Tx, s step) (last LastSigned, e
 	return last, err
 }
 
-// records are the store's keys as edges get them.
-func records(ctx context.Context, tx Tx) (all []bundle.Record, err error) {
-	err = tx.Each(ctx, func(k *Key) error {
-		r, err := k.record()
-		all = append(all, r)
-		return err
-	})
-	return all, err
-}
-
-// sign signs records, under note, as the version after last.
-func (p *Publisher) sign(note *bundle.Publication, last int64, records []bundle.Record) (*publish.Signed, error) {
-	for i := range records {
-		if r := &records[i]; !slices.Contains(note.Note.Kinds, r.Kind) || !slices.Contains(note.Note.Environments, r.Environment) {
-			return nil, fmt.Errorf("key %s: kind %q in environment %q is not in the policy note in force: edges would refuse it", r.KeyID, r.Kind, r.Environment)
-		}
-	}
-	var nodes bundle.Nodes
-	tree, err := bundle.Build(records, nodes.Add)
-	if err != nil {
-		return nil, err
-	}
-	return p.seal(note, last, p.bundle.lifetime(), tree, &nodes)
-}
-
 // seal signs a manifest for a tree, as the version after last.
-func (p *Publisher) seal(note *bundle.Publication, last int64, life time.Duration, tree bundle.Tree, nodes *bundle.Nodes) (*publish.Signed, error) {
+func (p *Publisher) seal(note *bundle.Publication, last int64, life time.Duration, tree bundle.Tree, nodes publish.Nodes) (*publish.Signed, error) {
 	version, err := bundle.NextVersion(last, p.bundle.home.now())
 	if err != nil {
 		return nil, err
@@ -184,14 +172,14 @@ func (p *Publisher) seal(note *bundle.Publication, last int64, life time.Duratio
 	}
 	notes, err := note.Manifest(tree, version, life, key)
 	return &publish.Signed{
-		Version: version, PolicyVersion: note.Note.Version,
+		Version: version, Expires: version + life.Milliseconds(), PolicyVersion: note.Note.Version,
 		Notes: notes, Compiled: note.Compiled, Tree: tree, Nodes: nodes,
 	}, err
 }
 
 // lastSigned is what the store remembers of s.
-func lastSigned(s *publish.Signed) LastSigned {
-	return LastSigned{
-		Version: s.Version, PolicyVersion: s.PolicyVersion, PolicyNote: s.Notes.PolicyNote, Compiled: s.Compiled, Root: s.Tree.Root,
+func lastSigned(s *publish.Signed) store.LastSigned {
+	return store.LastSigned{
+		Version: s.Version, PolicyVersion: s.PolicyVersion, PolicyNote: s.Notes.PolicyNote, Compiled: s.Compiled, Tree: s.Tree, Expires: s.Expires,
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control/publish"
+	"github.com/keystile/keystile/internal/control/store"
 	"github.com/keystile/keystile/internal/disk"
 )
 
@@ -49,16 +50,12 @@ func (p *Publisher) Renew(ctx context.Context, life Life) error {
 // signAgain signs the keys of an opened bundle, under its policy note, as the next
 // version. With a life of 0 it lives as long as the one before.
 func (p *Publisher) signAgain(opened *bundle.Bundle, source *disk.Source, life Life) (*publish.Signed, error) {
-	var nodes bundle.Nodes
-	if err := opened.Nodes(nodes.Add); err != nil {
-		return nil, err
-	}
 	note := &bundle.Publication{Notes: bundle.Notes{PolicyNote: opened.Notes.PolicyNote}, Compiled: source.Compiled, Note: &opened.PolicyNote}
 	tree := bundle.Tree{Root: opened.Manifest.Root, Keys: opened.Manifest.Keys}
 	if life == 0 {
 		life = Life(opened.Life())
 	}
-	return p.seal(note, opened.Manifest.Version, time.Duration(life), tree, &nodes)
+	return p.seal(note, opened.Manifest.Version, time.Duration(life), tree, opened.Nodes)
 }
 
 // Reset begins the bundle's versions anew, at this clock's time. It is for
@@ -67,14 +64,14 @@ func (p *Publisher) signAgain(opened *bundle.Bundle, source *disk.Source, life L
 // accepted such a version, remember it.
 func (p *Publisher) Reset(ctx context.Context) error {
 	// Here the published version counts, however far ahead a renewal has signed it.
-	know := func(ctx context.Context, tx Tx, last *LastSigned) error {
+	know := func(ctx context.Context, tx store.Tx, last *store.LastSigned) error {
 		return p.compareUntil(ctx, tx, last, time.UnixMilli(math.MaxInt64))
 	}
 	return p.publish(ctx, step{know: know, prepare: p.beginAnew})
 }
 
 // beginAnew forgets versions that are too far ahead of this clock to be followed.
-func (p *Publisher) beginAnew(_ Tx, last *LastSigned) error {
+func (p *Publisher) beginAnew(_ store.Tx, last *store.LastSigned) error {
 	now := p.bundle.home.now()
 	_, manifest := bundle.NextVersion(last.Version, now)
 	_, policy := bundle.NextVersion(last.PolicyVersion, now)
@@ -82,7 +79,7 @@ func (p *Publisher) beginAnew(_ Tx, last *LastSigned) error {
 		return errors.New("nothing to reset: the last version is not in this clock's future")
 	}
 	if policy != nil {
-		*last = LastSigned{}
+		*last = store.LastSigned{}
 	}
 	last.Version = 0
 	return nil

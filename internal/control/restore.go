@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control/store"
 )
 
 // Restored counts what [Keyring.Restore] has taken over.
@@ -23,7 +24,7 @@ type Restored struct {
 // policy: see [Home.OpenWithoutPolicy].
 func (r *Keyring) Restore(ctx context.Context, path string) (count Restored, err error) {
 	publisher := r.bundle.Publisher()
-	err = publisher.publish(ctx, step{open: r.bundle.home.makeStore, know: func(ctx context.Context, tx Tx, last *LastSigned) error {
+	err = publisher.publish(ctx, step{open: r.bundle.home.makeStore, whole: true, know: func(ctx context.Context, tx store.Tx, last *store.LastSigned) error {
 		sources, err := publisher.witnesses(path)
 		for _, w := range sources {
 			defer w.Close()
@@ -38,7 +39,7 @@ func (r *Keyring) Restore(ctx context.Context, path string) (count Restored, err
 
 // takeOverAll makes the store know what the bundles have, that under the latest policy
 // note first: it says whose bundles count.
-func (r *Keyring) takeOverAll(ctx context.Context, tx Tx, last *LastSigned, sources []*witness, count *Restored) error {
+func (r *Keyring) takeOverAll(ctx context.Context, tx store.Tx, last *store.LastSigned, sources []*witness, count *Restored) error {
 	trust, err := r.bundle.before.trust()
 	if err != nil {
 		return err
@@ -57,7 +58,7 @@ func (r *Keyring) takeOverAll(ctx context.Context, tx Tx, last *LastSigned, sour
 		if err := checkPublisher(trust, last, opened); err != nil {
 			return err
 		}
-		last.follow(opened, compiled[opened], r.bundle.Publisher().latest())
+		follow(last, opened, compiled[opened], r.bundle.Publisher().latest())
 		if err := r.takeOver(ctx, tx, opened, count); err != nil {
 			return err
 		}
@@ -67,7 +68,7 @@ func (r *Keyring) takeOverAll(ctx context.Context, tx Tx, last *LastSigned, sour
 
 // checkPublisher refuses a bundle that none has signed who is still a publisher: what
 // was signed with a stolen key counts for nothing once a policy note does not list it.
-func checkPublisher(trust *bundle.Trust, last *LastSigned, opened *bundle.Bundle) error {
+func checkPublisher(trust *bundle.Trust, last *store.LastSigned, opened *bundle.Bundle) error {
 	if last.PolicyVersion <= opened.PolicyNote.Version {
 		return nil
 	}
@@ -101,22 +102,26 @@ func (p *Publisher) witnesses(path string) (all []*witness, err error) {
 }
 
 // takeOver makes the store know what a bundle has.
-func (r *Keyring) takeOver(ctx context.Context, tx Tx, opened *bundle.Bundle, count *Restored) error {
+func (r *Keyring) takeOver(ctx context.Context, tx store.Tx, opened *bundle.Bundle, count *Restored) error {
 	known, err := byDigest(ctx, tx)
 	if err != nil {
 		return err
 	}
-	return opened.Walk(func(rec *bundle.Record) error { return takeOverKey(ctx, tx, known[rec.Digest], rec, count) })
+	return opened.Walk(func(rec *bundle.Record) error { return r.bundle.takeOverKey(ctx, tx, known[rec.Digest], rec, count) })
 }
 
 // takeOverKey makes k, the store's key or nil, what r says of it.
-func takeOverKey(ctx context.Context, tx Tx, k *Key, r *bundle.Record, count *Restored) error {
+func (b *Bundle) takeOverKey(ctx context.Context, tx store.Tx, k *Key, r *bundle.Record, count *Restored) error {
 	if k == nil {
 		if len(r.Limits) > 0 {
 			return fmt.Errorf("key %s has limits, which the key store cannot hold", r.KeyID)
 		}
 		count.Keys++
-		return tx.Insert(ctx, keyOf(r))
+		k := keyOf(r)
+		if err := tx.Insert(ctx, k); err != nil {
+			return err
+		}
+		return b.log(ctx, tx, keyRestored, k.ID, rights(k)+", "+k.Status)
 	}
 	if k.ID != r.KeyID {
 		return fmt.Errorf("key %s is called %s in the key store: it is of another bundle", r.KeyID, k.ID)
@@ -129,7 +134,14 @@ func takeOverKey(ctx context.Context, tx Tx, k *Key, r *bundle.Record, count *Re
 		status = &k.Status
 	}
 	count.Changed++
-	return tx.SetStatus(ctx, k.ID, *status, end, nil)
+	if err := tx.SetStatus(ctx, k.ID, *status, end, nil); err != nil {
+		return err
+	}
+	detail := *status
+	if end != nil {
+		detail += ", until " + end.Format(time.RFC3339)
+	}
+	return b.log(ctx, tx, keyRestored, k.ID, detail)
 }
 
 // keyOf is what a bundle tells of a key.

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,8 @@ import (
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/internal/control/store"
+	"github.com/keystile/keystile/internal/control/store/sqlstore"
 	"github.com/keystile/keystile/internal/crash"
 	"github.com/keystile/keystile/internal/disk"
 )
@@ -112,7 +115,7 @@ func TestOlderStore(t *testing.T) {
 			return err
 		}, "1 keys are missing, 1 keys are not deprecated"},
 		"a key that ends": {func(b *Bundle, id string) error {
-			return b.Publisher().change(ctx, func(tx Tx) error { return tx.SetStatus(ctx, id, active, &end, nil) })
+			return b.Publisher().change(ctx, func(tx store.Tx) error { return tx.SetStatus(ctx, id, active, &end, nil) })
 		}, "1 keys end later"},
 		"a renewal": {func(b *Bundle, _ string) error { return b.Publisher().Renew(ctx, 0) }, ""},
 		"a build":   {func(b *Bundle, _ string) error { return b.Publisher().Build(ctx) }, ""},
@@ -283,14 +286,10 @@ func TestOlderStoreFollowsThePolicyNote(t *testing.T) {
 // one, and an older copy of it is noticed.
 func TestStoreWithoutRoot(t *testing.T) {
 	forget := func(t *testing.T, b *Bundle) *Bundle {
-		store, err := b.home.store()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := store.(*sqlite).write.Exec(`ALTER TABLE published DROP COLUMN root`); err != nil {
-			t.Fatal(err)
-		}
-		return reopen(t, b, func(string) {})
+		return reopen(t, b, func(string) {
+			inStore(t, b, `DROP TABLE goose_db_version; DROP TABLE nodes; DROP TABLE history;
+				ALTER TABLE published DROP COLUMN root; ALTER TABLE published DROP COLUMN keys; ALTER TABLE published DROP COLUMN expires`)
+		})
 	}
 	b := initBundle(t, open(t, t.TempDir()), "default")
 	k, _ := create(t, b, NewKey{})
@@ -611,14 +610,27 @@ func TestOlderDirectory(t *testing.T) {
 	}
 }
 
-// publishRecord puts a bundle of one record in the place of the published one.
-func publishRecord(t *testing.T, b *Bundle, r bundle.Record) {
+// inStore gives SQL to the store of b's home.
+func inStore(t *testing.T, b *Bundle, statements string) {
 	t.Helper()
-	store, err := b.home.store()
+	db, err := sql.Open("sqlite", b.home.storeFile())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Update(ctx, b.Name, func(tx Tx) error {
+	defer db.Close()
+	if _, err := db.Exec(statements); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publishRecord puts a bundle of one record in the place of the published one.
+func publishRecord(t *testing.T, b *Bundle, r bundle.Record) {
+	t.Helper()
+	opened, err := b.home.store()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := opened.Update(ctx, b.Name, func(tx store.Tx) error {
 		last, err := tx.LastSigned(ctx)
 		if err != nil {
 			return err
@@ -628,7 +640,12 @@ func publishRecord(t *testing.T, b *Bundle, r bundle.Record) {
 		if err != nil {
 			return err
 		}
-		s, err := p.sign(note, last.Version, []bundle.Record{r})
+		var nodes bundle.Nodes
+		tree, err := bundle.Build([]bundle.Record{r}, nodes.Add)
+		if err != nil {
+			return err
+		}
+		s, err := p.seal(note, last.Version, b.lifetime(), tree, nodes.Each)
 		if err != nil {
 			return err
 		}
@@ -673,13 +690,7 @@ func TestRenewBesideAStoreWithoutRoot(t *testing.T) {
 	b = reopen(t, b, func(string) {})
 	create(t, b, NewKey{})
 	b = reopen(t, b, putBack)
-	store, err := b.home.store()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.(*sqlite).write.Exec(`UPDATE published SET root = NULL, version = version + 20000`); err != nil {
-		t.Fatal(err)
-	}
+	inStore(t, b, `UPDATE published SET root = NULL, version = version + 20000`)
 	if err := b.Publisher().Renew(ctx, 0); err != nil {
 		t.Error(err)
 	}
@@ -766,7 +777,7 @@ func TestFilesBesideTheStore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := makeSQLite(files[0])
+	s, err := sqlstore.MakeSQLite(files[0])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/internal/control/store"
 	"github.com/keystile/keystile/internal/disk"
 )
 
@@ -84,12 +85,13 @@ func (p *Publisher) openInForce() (*bundle.Bundle, *witness, error) {
 }
 
 // follow makes what is signed next come after b, unless that is later than edges
-// accept.
-func (p *LastSigned) follow(b *bundle.Bundle, compiled []byte, latest time.Time) {
+// accept. Its nodes are wanted until it expires.
+func follow(last *store.LastSigned, b *bundle.Bundle, compiled []byte, latest time.Time) {
+	last.Expires = max(last.Expires, b.Manifest.Expires)
 	if b.Manifest.Version <= latest.UnixMilli() {
-		p.Version = max(p.Version, b.Manifest.Version)
+		last.Version = max(last.Version, b.Manifest.Version)
 	}
-	if b.PolicyNote.Version > p.PolicyVersion {
-		p.PolicyVersion, p.PolicyNote, p.Compiled = b.PolicyNote.Version, b.Notes.PolicyNote, compiled
+	if b.PolicyNote.Version > last.PolicyVersion {
+		last.PolicyVersion, last.PolicyNote, last.Compiled = b.PolicyNote.Version, b.Notes.PolicyNote, compiled
 	}
 }

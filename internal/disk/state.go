@@ -50,6 +50,9 @@ func NewState(path string, trust *bundle.Trust) *State {
 	return &State{path: path, trust: trust}
 }
 
+// Path is where the state is kept.
+func (s *State) Path() string { return s.path }
+
 // Last returns what is remembered, or nil if nothing is. It is verified: what
 // does not hold under the trust of now counts for nothing, and that is told as an
 // error that wraps [ErrDropped].

@@ -49,23 +49,44 @@ func (c *Core) Versions() []int { return []int{1, 2} }
 // DefaultClient is the address that requests come from unless a row names one.
 var DefaultClient = netip.MustParseAddr("127.0.0.1")
 
-// Do decides one exchange.
-func (c *Core) Do(x *Exchange) (*Result, error) {
-	var headers core.Lines
-	for _, h := range x.Headers {
-		headers = append(headers, core.Header{Name: textproto.CanonicalMIMEHeaderKey(h[0]), Value: h[1]})
-	}
+// Decide gives the decision about one exchange.
+func (c *Core) Decide(x *Exchange) core.Decision {
+	c.at = x.Now
+	return c.v.Verify(request(x))
+}
+
+// Explain is [Core.Decide] with the steps that led there.
+func (c *Core) Explain(x *Exchange) core.Explanation {
+	c.at = x.Now
+	return c.v.Explain(request(x))
+}
+
+// request is an exchange as core takes it.
+func request(x *Exchange) *core.Request {
 	path, query, _ := strings.Cut(x.Target, "?")
 	client := DefaultClient
 	if x.ClientIP != "" {
 		client, _ = netip.ParseAddr(x.ClientIP)
 	}
-	c.at = x.Now
-	d := c.v.Verify(&core.Request{
+	return &core.Request{
 		TLS: x.TLS, EarlyData: x.EarlyData, SNI: x.SNI, Peer: DefaultClient, ClientIP: func() netip.Addr { return client },
-		Method: x.Method, Authority: x.Authority, Path: path, Query: query, Headers: headers,
+		Method: x.Method, Authority: x.Authority, Path: path, Query: query, Headers: lines(x),
 		HTTP11: x.Version == 1, Body: x.HasBody(),
-	})
+	}
+}
+
+// lines are those of the exchange's header.
+func lines(x *Exchange) core.Lines {
+	var headers core.Lines
+	for _, h := range x.Headers {
+		headers = append(headers, core.Header{Name: textproto.CanonicalMIMEHeaderKey(h[0]), Value: h[1]})
+	}
+	return headers
+}
+
+// Do decides one exchange.
+func (c *Core) Do(x *Exchange) (*Result, error) {
+	d := c.Decide(x)
 	result := &Result{Reason: d.Reason.String(), Route: d.Route, RequiredScope: d.RequiredScope}
 	if d.Key != nil {
 		result.Kind = d.Key.Kind
@@ -74,7 +95,7 @@ func (c *Core) Do(x *Exchange) (*Result, error) {
 		answered(x, &d, result)
 		return result, nil
 	}
-	result.Status, result.Upstream = 200, received(x, &d, headers)
+	result.Status, result.Upstream = 200, received(x, &d)
 	if d.WebSocket() {
 		result.Status = 101
 	}
@@ -101,12 +122,12 @@ func answered(x *Exchange, d *core.Decision, result *Result) {
 }
 
 // received is what the upstream gets.
-func received(x *Exchange, d *core.Decision, headers core.Lines) *Received {
+func received(x *Exchange, d *core.Decision) *Received {
 	up := &Received{Method: x.Method, Target: x.Target, Host: x.Authority, Body: x.Body}
-	var lines, trailers [][2]string
-	for _, h := range headers {
+	var header, trailers [][2]string
+	for _, h := range lines(x) {
 		if value, ok := d.Line(h.Name, h.Value); ok {
-			lines = append(lines, [2]string{h.Name, value})
+			header = append(header, [2]string{h.Name, value})
 		}
 	}
 	for _, t := range x.Trailers {
@@ -114,7 +135,7 @@ func received(x *Exchange, d *core.Decision, headers core.Lines) *Received {
 			trailers = append(trailers, t)
 		}
 	}
-	up.Header, up.Trailer = byName(lines), byName(trailers)
+	up.Header, up.Trailer = byName(header), byName(trailers)
 	for _, h := range d.Set {
 		up.Header[h.Name] = []string{h.Value}
 	}

@@ -87,6 +87,9 @@ func (c *Cache[V]) Used() int64 {
 	return c.limit - free
 }
 
+// Limit is how much it may take.
+func (c *Cache[V]) Limit() int64 { return c.limit }
+
 // words is the first 128 bits of a hash as two words, which ristretto takes as a
 // key's hash and conflict hash.
 func words(hash []byte) (uint64, uint64) {

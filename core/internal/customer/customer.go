@@ -68,6 +68,9 @@ func NewVerifier(limit int64) (*Verifier, error) {
 	return &Verifier{good}, nil
 }
 
+// Used is how many bytes of their limit the remembered tokens take.
+func (v *Verifier) Used() (used, limit int64) { return v.good.Used(), v.good.Limit() }
+
 // Verify checks raw with the policy's keys and returns its claims, whether or
 // not they have expired: the caller compares [Claims.Expires] last, since only a
 // token that is good in all else counts as expired. policyHash sets apart what

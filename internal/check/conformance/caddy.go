@@ -65,6 +65,7 @@ func startCaddy(f *table.Fixture) (*server, error) {
 	if err != nil {
 		return s, err
 	}
+	s.setsID = true
 	if err := os.WriteFile(filepath.Join(s.dir, "bundle.keystile"), f.Pack, 0o600); err != nil {
 		return s, err
 	}

@@ -31,6 +31,7 @@ import (
 type server struct {
 	name     string
 	versions []int
+	setsID   bool // upstream, as Request-Id
 	process  *exec.Cmd
 	exited   chan error
 	envoy    *envoy.Process // in place of process
@@ -174,6 +175,9 @@ func (s *server) Do(x *table.Exchange) (*table.Result, error) {
 	if x.ClientIP != "" {
 		x.Headers = append(x.Headers, [2]string{"X-Forwarded-For", x.ClientIP})
 	}
+	if s.setsID {
+		x.Headers = append(x.Headers, forgedIDs...)
+	}
 	address := s.https
 	if !x.TLS {
 		address = s.http
@@ -188,6 +192,9 @@ func (s *server) Do(x *table.Exchange) (*table.Result, error) {
 			return nil, fmt.Errorf("the upstream was reached %d times", n)
 		}
 		r.Upstream = s.upstream.last()
+		if err := s.checkID(r.Upstream); err != nil {
+			return nil, err
+		}
 		if lines := r.Header["X-Nonce"]; len(lines) == 1 && lines[0] == s.upstream.nonce {
 			r.Reason = "ok"
 		}
@@ -202,6 +209,26 @@ func (s *server) Do(x *table.Exchange) (*table.Result, error) {
 		r.Reason = "preflight"
 	}
 	return r, nil
+}
+
+// forgedIDs are sent with every request to a host that gives it an ID of its own.
+var forgedIDs = [][2]string{{"Request-Id", "forged"}, {"request~id", "forged"}}
+
+// checkID says why the Request-Id that the upstream got is not the host's own: a client's
+// is replaced, under every spelling, also on public routes.
+func (s *server) checkID(up *table.Received) error {
+	if !s.setsID {
+		return nil
+	}
+	for name, lines := range up.Header {
+		if name != "Request-Id" && strings.EqualFold(strings.ReplaceAll(name, "~", "-"), "Request-Id") || slices.Contains(lines, "forged") {
+			return fmt.Errorf("the upstream got a client's request ID, in %s", name)
+		}
+	}
+	if lines := up.Header["Request-Id"]; len(lines) != 1 || len(lines[0]) < 20 {
+		return fmt.Errorf("the upstream got the Request-Id %q", lines)
+	}
+	return nil
 }
 
 // upstream answers with a nonce of this run and remembers what it received.

@@ -3,6 +3,7 @@ package main
 // Where tests are.
 const (
 	tables   = "./policies"
+	inTable  = "./policies/table"
 	inCore   = "./core"
 	inPolicy = "./core/policy"
 )
@@ -13,6 +14,7 @@ const (
 	pattern    = "core/policy/pattern.go"
 	scope      = "core/policy/scope.go"
 	lookup     = "core/lookup.go"
+	explain    = "core/explain.go"
 	query      = "core/shape/query.go"
 	answer     = "core/answer.go"
 	path       = "core/shape/path.go"
@@ -44,7 +46,12 @@ const (
 	lock      = "internal/control/lock.go"
 	signing   = "internal/control/signing.go"
 	keyring   = "internal/control/keyring.go"
-	sqlite    = "internal/control/sqlite.go"
+	growing   = "internal/control/tree.go"
+	sqlite    = "internal/control/store/sqlstore/sqlite.go"
+	storeTx   = "internal/control/store/sqlstore/tx.go"
+	migrating = "internal/control/store/sqlstore/migrate.go"
+	updating  = "core/bundle/update.go"
+	inStore   = "./internal/control/store/sqlstore"
 	home      = "internal/control/home.go"
 	inControl = "./internal/control"
 	inCommand = "./caddymodule/command"
@@ -312,8 +319,8 @@ var mutants = []mutant{
 	{"one publisher after the other", lock, "return l.unlock, l.err", "if l.err == nil {\n\t\t\tl.unlock()\n\t\t}\n\t\treturn func() {}, l.err", inControl},
 	{"renewal after the file's version", renewing, "p.seal(note, opened.Manifest.Version, ", "p.seal(note, 0, ", inControl},
 	{"renewal of an older copy", renewing, "if p.storeIsAhead(ctx, opened) {", "if false {", inControl},
-	{"publishing after a renewal", inForce, "p.Version = max(p.Version, b.Manifest.Version)", "_ = p", inControl},
-	{"policy note in force", inForce, "if b.PolicyNote.Version > p.PolicyVersion {", "if false {", inControl},
+	{"publishing after a renewal", inForce, "last.Version = max(last.Version, b.Manifest.Version)", "_ = last", inControl},
+	{"policy note in force", inForce, "if b.PolicyNote.Version > last.PolicyVersion {", "if false {", inControl},
 	{"life of a renewal", renewing, "life = Life(opened.Life())", "life = Life(bundle.DefaultLife)", inControl},
 	{"store that lacks something", comparing, "if err := lacks(ctx, tx, opened); err != nil {", "if err := error(nil); err != nil {", inControl},
 	{"store that lacks a key", comparing, "case k == nil || k.ID != r.KeyID:", "case k != nil && k.ID != r.KeyID:", inControl},
@@ -328,9 +335,9 @@ var mutants = []mutant{
 	{"private key in the Caddyfile", caddyfile, "if bundle.HoldsPrivateKey(d.Val()) {", "if false {", inCaddy},
 	{"group without a command", usage, "args, run = cobra.ArbitraryArgs, unknownCommand", "args, run = cobra.ArbitraryArgs, func(c *cobra.Command, _ []string) error { return c.Help() }", inCommand},
 	{"status of a mistake", usage, "const statusUsage = 2", "const statusUsage = 1", inCommand},
-	{"API key as an argument", usage, "if err := refuseSecret(what, a); err != nil {", "if err := refuseSecret(what, a); err != nil && i > 0 {", inCommand},
+	{"API key as an argument", usage, "if err := refuse(what, a); err != nil {", "if err := refuse(what, a); err != nil && i > 0 {", inCommand},
 	{"API key for an ID", usage, "if asksForKey(cmd) && keyForm.MatchString(a) {", "if false {", inCommand},
-	{"API key in a flag", usage, "if err := refuseSecret(name, s); err != nil {", "if err := refuseSecret(name, s); false {", inCommand},
+	{"API key in a flag", usage, "if err := refuse(name, s); err != nil {", "if err := refuse(name, s); false {", inCommand},
 	{"error with a secret", secrets, "return keyForm.ReplaceAllString(s, \"[API key]\")", "return s", inCommand},
 	{"error with a private key", secrets, "s = privateForm.ReplaceAllString(s, \"[private key]\")", "", inCommand},
 	{"API key as a name", mistaken, "if g.Within(s) {", "if g.Within(s) && false {", inControl},
@@ -351,14 +358,14 @@ var mutants = []mutant{
 	{"scheme that never matches", compiling, "if slices.Contains(structured, strings.ToLower(s.Scheme.s)) {", "if false {", inCompile},
 	{"length of time too long", lengths, "if d*unit/unit != d {", "if false {", inLengths},
 	{"length of time of two units", lengths, `|| ok && strings.Trim(days, "+-.0123456789") != ""`, "", inLengths},
-	{"file that is gone", comparing, "if err != nil || last.Version == 0 || last.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
+	{"file that is gone", comparing, "if err != nil || last.Version == 0 || last.Tree.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
 	{"expired key rolled", keyring, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
 	{"signing key's mode", signing, "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)", "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)", inControl},
 	{"signing key of others", private, "if OpenToOthers(info) {", "if false {", inControl},
 	{"store's mode", sqlite, "case disk.OpenToOthers(info):", "case disk.OpenToOthers(info) && false:", inControl},
-	{"listing that waits", sqlite, `connect(path, url.Values{"_txlock": {"deferred"}, `, `connect(path, url.Values{"_txlock": {"immediate"}, `, inControl},
+	{"listing that waits", sqlite, `connect(path, url.Values{"_txlock": {"deferred"}, `, `connect(path, url.Values{"_txlock": {"immediate"}, `, inStore},
 	{"publishing what is staged", publisher, "if err := staged.Place(ctx); err != nil {", "if err := error(nil); err != nil {", inControl},
-	{"store is not made by looking", home, "h.openStore(openSQLite)", "h.openStore(makeSQLite)", inControl},
+	{"store is not made by looking", home, "h.openStore(sqlstore.OpenSQLite)", "h.openStore(sqlstore.MakeSQLite)", inControl},
 
 	// locks, clocks and files
 	{"state of an audience", state, "a != bundle.DefaultAudience {", "a != a {", inDisk},
@@ -419,7 +426,25 @@ var mutants = []mutant{
 	{"scope's parameter is a word", scope, `name != "" && !strings.ContainsAny(name, "{}:/ ")`, `name != ""`, inPolicy},
 	{"list that is too short", "core/policy/codec.go", "if err == nil && count != len(items) {", "if false && count != len(items) {", inPolicy},
 	{"number that does not fit", "core/policy/codec.go", "uint64(*to) != i || i == 0", "i == 0", inPolicy},
-	{"environment that is not in force", publisher, " || !slices.Contains(note.Note.Environments, r.Environment)", "", inControl},
+	{"key of another bundle by its digest", storeTx, "WHERE bundle = ? AND digest = ?`, t.bundle, d[:])", "WHERE digest = ?`, d[:])", inStore},
+	{"environment that is not in force", growing, " || !slices.Contains(g.note.Note.Environments, r.Environment)", "", inControl},
+	{"tree whose root is gone", growing, "whole = true", "_ = whole", inControl},
+	{"tree whose node is gone", growing, "if !errors.As(err, &node) {", "if true || !errors.As(err, &node) {", inControl},
+	{"edit of a status", growing, "e.ids = append(e.ids, id)", "", inControl},
+	{"edit of a new key", growing, "e.ids = append(e.ids, k.ID)", "", inControl},
+	{"nodes that are wanted an hour more", growing, "Add(-collectAfter)", "Add(0)", inControl},
+	{"nodes that a renewal wants", inForce, "last.Expires = max(last.Expires, b.Manifest.Expires)", "", inControl},
+	{"nodes that are collected", growing, "g.tx.DropNode(ctx, h, g.wanted)", "nil", inControl},
+	{"nodes of a tree that is built anew", growing, "g.tx.DropNodes(ctx, g.wanted)", "error(nil)", inControl},
+	{"store of a version to come", migrating, "case has > wants:", "case false:", inStore},
+	{"column that may be there", migrating, "err == nil && found == 0", "err == nil", inStore},
+	{"one migration at a time", migrating, "defer unlock()", "unlock()", inStore},
+	{"node that comes back", storeTx, "DO UPDATE SET node = excluded.node, wanted_until = NULL", "DO NOTHING", inStore},
+	{"edit's kind", updating, "!slices.Contains(p.Note.Kinds, c.Kind) || ", "", inBundle},
+	{"key changed twice", updating, "i > 0 && c.Digest == changes[i-1].Digest", "false", inBundle},
+	{"field that would be lost", updating, "if HashOf(u.leaf(records)) != n.hash {", "if false {", inBundle},
+	{"key that is taken out and not there", updating, "case !there:", "case false:", inBundle},
+	{"branch that fits into a leaf", updating, "if count <= leafRecords {", "if false {", inBundle},
 	{"older directory as the witness", inForce, "(w == nil || dir.manifest.Version > w.manifest.Version)", "true", inControl},
 	{"end of a revoked key", "internal/control/restore.go", "status = &k.Status", "status = new(string)\n\t\t*status = active", inControl},
 	{"limits that the store cannot hold", "internal/control/restore.go", "if len(r.Limits) > 0 {", "if false {", inControl},
@@ -434,5 +459,24 @@ var mutants = []mutant{
 	{"bundle that a decision began with", lookup, "s, d := c.snapshot, &c.digest", "s, d := c.verifier.current.Load(), &c.digest", inCore},
 	{"text that is not UTF-8 in a Struct", "wasmfilter/internal/plugin/structure.go", "twice || !utf8.ValidString(name) {", "twice || false && !utf8.ValidString(name) {", inFilter},
 	{"configuration that is not UTF-8", filterConfig, "} else if !utf8.Valid(raw) {", "} else if false && !utf8.Valid(raw) {", inFilter},
+	{"step of the bundle noted", check, "\tc.step = stepBundle\n", "", inCore},
+	{"step of the shape noted", check, "\tc.step = stepShape\n", "", inTable},
+	{"step of one request noted", check, "\tc.step = stepOneRequest\n", "", inTable},
+	{"step of the route noted", check, "\tc.step = stepRoute\n", "", inTable},
+	{"step of the credential noted", check, "\tc.step = stepCredential\n", "", inTable},
+	{"step of the key elsewhere noted", check, "\tc.step = stepKeyElsewhere\n", "", inTable},
+	{"step of the lookup noted", check, "\tc.step = stepLookup\n", "", inTable},
+	{"step of the validity noted", check, "\tc.step = stepValidity\n", "", inTable},
+	{"step of the customer token noted", check, "\tc.step = stepCustomerToken\n", "", inTable},
+	{"step of the permission noted", check, "\tc.step = stepPermission\n", "", inTable},
+	{"key that stands for another", lookup, "if c.standsFor != nil {", "if false {", inCore},
+	{"panic while explaining", explain, "if p := recover(); p != nil {", "if p := any(nil); p != nil {", inCore},
+	{"panic while describing", explain, "defer func() { _ = recover() }() // what", "// what", inCore},
+	{"key in an explanation", explain, `if strings.Contains(folded, "_"+env+"_") {`, "if env == folded {", inCore},
+	{"escaped key in an explanation", explain, "strings.ToLower(ascii.Unescape(s))", `strings.ToLower(s + ascii.Unescape(""))`, inCommand},
+	{"token in an explanation", explain, "if len(secret) >= shortestSecret && credential", "if false && credential", inCommand},
+	{"key given as its ID", "caddymodule/command/explain.go", "case b.Policy.Grammar().Within(id):", "case false:", inCommand},
+	{"key given as an option", "caddymodule/command/curl.go", "\t\treturn \"(not shown)\"", "\t\treturn s", inCommand},
+	{"kind that a candidate lacks", "caddymodule/command/explain.go", "if p.KindIndex(r.Kind) < 0 {", "if false {", inCommand},
 	{"only OPTIONS is a preflight", check, "c.method == shape.OPTIONS && c.preflight(p)", "c.preflight(p)", tables},
 }

@@ -8,14 +8,18 @@ import (
 	"github.com/keystile/keystile/core/bundle"
 )
 
-// Signed is a version of a bundle as it was just signed, whole and in memory.
+// Nodes calls use with every node of a key tree, in tree order.
+type Nodes func(use func(bundle.Hash, []byte) error) error
+
+// Signed is a version of a bundle as it was just signed.
 type Signed struct {
 	Version       int64 // of the manifest
 	PolicyVersion int64 // of the policy note
 	Notes         bundle.Notes
 	Compiled      []byte // the policy
 	Tree          bundle.Tree
-	Nodes         *bundle.Nodes
+	Expires       int64 // in Unix milliseconds
+	Nodes         Nodes
 }
 
 // Sink is a place where bundles are published.

@@ -13,8 +13,12 @@ type File string
 
 // Stage implements [Sink].
 func (path File) Stage(_ context.Context, s *Signed) (Staged, error) {
+	var nodes bundle.Nodes
+	if err := s.Nodes(nodes.Add); err != nil {
+		return nil, err
+	}
 	staged, err := disk.Stage(string(path), 0o644, func(w io.Writer) error {
-		return bundle.WritePack(w, s.Notes, s.Compiled, s.Nodes)
+		return bundle.WritePack(w, s.Notes, s.Compiled, &nodes)
 	})
 	if err != nil {
 		return nil, err
@@ -43,7 +47,7 @@ type stagedDirectory struct {
 
 func (d stagedDirectory) Place(context.Context) error {
 	s := d.signed
-	content := disk.Content{Notes: s.Notes, Compiled: s.Compiled, Tree: s.Tree, Nodes: s.Nodes.Each}
+	content := disk.Content{Notes: s.Notes, Compiled: s.Compiled, Tree: s.Tree, Nodes: s.Nodes}
 	_, err := content.WriteDir(d.dir)
 	return err
 }

@@ -293,22 +293,22 @@ func (p *Plugin) respond(d *core.Decision) Action {
 	return Stop
 }
 
-// log writes one line for a denial, by which support finds a Request-Id.
+// log writes one line for a denial, by which support finds a Request-Id. Envoy's own
+// name of the request stands beside it: it finds the line of the access log.
 func (p *Plugin) log(g *guard, d *core.Decision) {
-	fields := append(make([]any, 0, 16), "request_id", d.RequestID, "reason", d.Reason, "status", d.Status, "bundle", g.name)
-	add := func(name, value string) {
-		if value != "" {
-			fields = append(fields, name, value)
+	r := p.request
+	if !r.TLS { // nothing of it was needed to decide, and no header is read (R2)
+		r.Method, r.Authority = string(p.host.Property("request", "method")), string(p.host.Property("request", "host"))
+		r.Path, _, _ = strings.Cut(string(p.host.Property("request", "path")), "?")
+	}
+	fields := append(make([]any, 0, 32), "status", d.Status, "bundle", g.name)
+	for _, f := range d.Fields(&r) {
+		fields = append(fields, f.Name, f.Value)
+	}
+	if r.TLS {
+		if id := string(p.host.Property("request", "id")); id != "" {
+			fields = append(fields, "x_request_id", d.Show(id))
 		}
-	}
-	add("policy", d.Policy())
-	add("route", d.Route)
-	add("required_scope", d.RequiredScope)
-	if d.Key != nil {
-		add("key_id", d.Key.ID)
-	}
-	if d.Err != nil {
-		add("error", d.Err.Error())
 	}
 	level := Info
 	if d.Reason >= policy.NoBundle {

@@ -1,4 +1,7 @@
-package control
+// Package sqlstore keeps the control plane's keys in SQL: SQLite, in a file of its
+// own. What it says of a bundle is in tx.go, and how a store of before becomes one
+// of today in migrations.
+package sqlstore
 
 import (
 	"context"
@@ -12,40 +15,9 @@ import (
 	driver "modernc.org/sqlite"
 	codes "modernc.org/sqlite/lib"
 
+	"github.com/keystile/keystile/internal/control/store"
 	"github.com/keystile/keystile/internal/disk"
 )
-
-const schema = `
-CREATE TABLE IF NOT EXISTS keys (
-	bundle      TEXT NOT NULL,
-	id          TEXT NOT NULL,
-	name        TEXT NOT NULL,
-	kind        TEXT NOT NULL,
-	environment TEXT NOT NULL,
-	tenant      TEXT NOT NULL,
-	status      TEXT NOT NULL,
-	digest      BLOB NOT NULL,
-	hint        TEXT NOT NULL,
-	public      TEXT NOT NULL,
-	created     INTEGER NOT NULL,
-	not_before  INTEGER,
-	expires     INTEGER,
-	revoked     INTEGER,
-	replaces    TEXT NOT NULL,
-	lists       TEXT NOT NULL,
-	PRIMARY KEY (bundle, id),
-	UNIQUE (bundle, digest)
-) STRICT;
-CREATE INDEX IF NOT EXISTS keys_created ON keys (bundle, created, id);
-CREATE TABLE IF NOT EXISTS published (
-	bundle         TEXT PRIMARY KEY,
-	version        INTEGER NOT NULL,
-	policy_version INTEGER NOT NULL,
-	policy_note    BLOB NOT NULL,
-	compiled       BLOB NOT NULL,
-	root           BLOB
-) STRICT;
-`
 
 // maxReaders is how many listings read at once; a further one waits for them.
 const maxReaders = 4
@@ -54,8 +26,8 @@ const maxReaders = 4
 // SQLite's write-ahead log lets both go on, and one connection writes.
 type sqlite struct{ write, read *sql.DB }
 
-// makeSQLite opens the store in the file path, which is made if it is not there.
-func makeSQLite(path string) (Store, error) {
+// MakeSQLite opens the store in the file path, which is made if it is not there.
+func MakeSQLite(path string) (store.Store, error) {
 	// SQLite would make it as the umask says.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -64,12 +36,12 @@ func makeSQLite(path string) (Store, error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("key store %s: %w", path, err)
 	}
-	return openSQLite(path)
+	return OpenSQLite(path)
 }
 
-// openSQLite opens the store in the file path. The error wraps [fs.ErrNotExist]
+// OpenSQLite opens the store in the file path. The error wraps [fs.ErrNotExist]
 // if there is none.
-func openSQLite(path string) (Store, error) {
+func OpenSQLite(path string) (store.Store, error) {
 	if err := keepPrivate(path); err != nil {
 		return nil, fmt.Errorf("key store: %w", err)
 	}
@@ -87,7 +59,7 @@ func openSQLite(path string) (Store, error) {
 	}
 	read.SetMaxOpenConns(maxReaders)
 	s := &sqlite{write: write, read: read}
-	if err := prepare(write); err != nil {
+	if err := migrate(path, write); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("key store %s: %w", path, explain(err))
 	}
@@ -99,19 +71,6 @@ func connect(path string, options url.Values) (*sql.DB, error) {
 	options.Set("mode", "rw")
 	options["_pragma"] = []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}
 	return sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
-}
-
-// prepare makes the tables, and adds what a store of before has not.
-func prepare(db *sql.DB) error {
-	if _, err := db.Exec(schema); err != nil {
-		return err
-	}
-	var found int
-	err := db.QueryRow(`SELECT count(*) FROM pragma_table_info('published') WHERE name = 'root'`).Scan(&found)
-	if err == nil && found == 0 {
-		_, err = db.Exec(`ALTER TABLE published ADD COLUMN root BLOB`)
-	}
-	return err
 }
 
 // explain says what SQLite does not: of a disk that is full it often says only
@@ -154,25 +113,25 @@ func (s *sqlite) Close() error {
 	return errors.Join(s.read.Close(), s.write.Close())
 }
 
-func (s *sqlite) Update(ctx context.Context, name string, change func(Tx) error) error {
+func (s *sqlite) Update(ctx context.Context, name string, change func(store.Tx) error) error {
 	return within(ctx, s.write, name, change)
 }
 
-func (s *sqlite) View(ctx context.Context, name string, read func(Tx) error) error {
+func (s *sqlite) View(ctx context.Context, name string, read func(store.Tx) error) error {
 	return within(ctx, s.read, name, read)
 }
 
 // within runs use in a transaction of its own.
-func within(ctx context.Context, db *sql.DB, name string, use func(Tx) error) error {
-	tx, err := db.BeginTx(ctx, nil)
+func within(ctx context.Context, db *sql.DB, name string, use func(store.Tx) error) error {
+	sql, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("key store: %w", explain(err))
 	}
-	defer tx.Rollback() // does nothing after Commit
-	if err := use(&sqliteTx{tx, name}); err != nil {
+	defer sql.Rollback() // does nothing after Commit
+	if err := use(&tx{sql, name}); err != nil {
 		return explain(err)
 	}
-	if err := tx.Commit(); err != nil {
+	if err := sql.Commit(); err != nil {
 		return fmt.Errorf("key store: %w", explain(err))
 	}
 	return nil

@@ -1,0 +1,167 @@
+package core_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keystile/keystile/core"
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/policy"
+)
+
+// agrees sees that e explains d: its last step ended the decision, by a comparison that
+// does not hold where it is a denial. None of the secrets is shown.
+func agrees(t *testing.T, e core.Explanation, d core.Decision, secrets ...string) {
+	t.Helper()
+	last := e.Steps[len(e.Steps)-1]
+	if e.Decision.Outcome != d.Outcome || e.Decision.Reason != d.Reason || e.Decision.Status != d.Status || string(e.Decision.Body) != string(d.Body) ||
+		fmt.Sprint(e.Decision.Set) != fmt.Sprint(d.Set) || e.Decision.RequiredScope != d.RequiredScope || last.Reason != d.Reason {
+		t.Errorf("explained as %v, at the step %s with %s; decided as %v", e.Decision, last.Name, last.Reason, d)
+	}
+	for i, step := range e.Steps {
+		for j, c := range step.Compared {
+			ended := d.Reason != policy.OK && i == len(e.Steps)-1 && j == len(step.Compared)-1
+			if c.Holds == ended {
+				t.Errorf("%s: %q holds: %v, and the reason is %s", step.Name, c.What, c.Holds, d.Reason)
+			}
+			for _, secret := range secrets {
+				if len(secret) >= 20 && strings.Contains(c.What, secret) {
+					t.Errorf("%s: a key is shown", step.Name) // R74
+				}
+			}
+		}
+	}
+}
+
+// Whatever is asked, the explanation is the decision, for a key's text and for its
+// record alike. Requests are put together from what decides, good and bad.
+func TestExplainAgrees(t *testing.T) {
+	now := time.Now()
+	v := newVerifier(t, core.Config{TLSTerminators: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+	key, rec := newKey(t, "key_1")
+	limited, limits := newKey(t, "key_2")
+	if err := limits.Restrict([]string{"192.0.2.0/24"}, []string{"https://shop.test"}, []string{"GET /x"}); err != nil {
+		t.Fatal(err)
+	}
+	revoked, ended := newKey(t, "key_3")
+	ended.Status = bundle.Revoked
+	unknown, _ := newKey(t, "key_4")
+	if err := v.Activate(newPublisher(t, compiled(t, "default"), now).bundle(now, rec, limits, ended)); err != nil {
+		t.Fatal(err)
+	}
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 1))
+	one := func(from ...string) string { return from[random.IntN(len(from))] }
+	reasons := make(map[policy.Reason]int)
+	for range 20_000 {
+		used := one(key, key, limited, revoked, unknown, key[:len(key)-1]+"-", "sk_live_short")
+		r := request(used)
+		lines := r.Headers.(core.Lines)
+		r.TLS, r.EarlyData, r.Rewritten = random.IntN(20) > 0, random.IntN(50) == 0, random.IntN(50) == 0
+		r.Peer = netip.MustParseAddr(one("10.0.0.1", "192.0.2.1"))
+		r.ClientIP = func() netip.Addr { return netip.MustParseAddr(one("192.0.2.7", "192.0.2.7", "198.51.100.1")) }
+		if random.IntN(10) == 0 {
+			r.ClientIP = nil
+		}
+		r.Method = one("GET", "GET", "GET", "HEAD", "POST", "BREW", used)
+		r.Authority = one("api.test", "api.test", "api.test", "API.test:8443", "a,b", used+".test")
+		r.SNI = one("", "", "", "api.test", "other.test")
+		r.Path = one("/x", "/x", "/x", "/x", "/X/", "/a//b", "/"+used, "/"+key, "/%73"+key[1:])
+		r.Query = one("", "", "", "a=b", "a=#", "key="+key)
+		for _, more := range [][2]string{
+			{"Cookie", "a=b"}, {"Cookie", "k=" + key}, {"Host", "api.test"}, {"Host", used}, {"X-HTTP-Method-Override", "DELETE"}, {"Upgrade", "websocket"},
+			{"Origin", "https://shop.test"}, {"Referer", "https://shop.test/" + used}, {"Authorization", "Bearer " + key}, {"X-Note", used}, {"X-Forwarded-Uri", used}, {"Early-Data", "1"},
+		} {
+			if random.IntN(12) == 0 || more[0] == "Origin" && random.IntN(2) == 0 {
+				lines = append(lines, core.Header{Name: more[0], Value: more[1]})
+			}
+		}
+		r.Headers = lines
+		at := r.ClientIP
+		if at != nil { // the same address for both
+			address := at()
+			r.ClientIP = func() netip.Addr { return address }
+		}
+		d := v.Verify(r)
+		reasons[d.Reason]++
+		agrees(t, v.Explain(r), d, key, limited, revoked, unknown)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	if len(reasons) < 15 || reasons[policy.OK] < 100 {
+		t.Errorf("seed %d shows little: %v", seed, reasons)
+	}
+}
+
+// A key whose text is not at hand is decided as if it had been sent.
+func TestExplainKey(t *testing.T) {
+	now := time.Now()
+	v := newVerifier(t, core.Config{})
+	if e := v.Explain(request("")); e.Decision.Reason != policy.NoBundle || len(e.Steps) != 2 {
+		t.Errorf("without a bundle: %v, %v", e.Decision, e.Steps)
+	}
+	var records []bundle.Record
+	var keys []string
+	for i, change := range []func(*bundle.Record){
+		func(*bundle.Record) {},
+		func(r *bundle.Record) { r.Status = bundle.Revoked },
+		func(r *bundle.Record) { r.Expires = now.Unix() - 1 },
+		func(r *bundle.Record) { r.Restrict([]string{"198.51.100.0/24"}, nil, nil) },
+	} {
+		key, rec := newKey(t, fmt.Sprintf("key_%d", i))
+		change(&rec)
+		keys, records = append(keys, key), append(records, rec)
+	}
+	if err := v.Activate(newPublisher(t, compiled(t, "default"), now).bundle(now, records...)); err != nil {
+		t.Fatal(err)
+	}
+	without := request("")
+	without.Headers = core.Lines{{Name: "Accept", Value: "*/*"}}
+	for i := range records {
+		e, err := v.ExplainKey(without, &records[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := v.Verify(request(keys[i]))
+		agrees(t, e, d)
+		if e.Decision.Key == nil || e.Decision.Key.ID != records[i].KeyID {
+			t.Errorf("key %d is explained as %v", i, e.Decision)
+		}
+	}
+	if d := v.Verify(without); d.Reason != policy.Missing {
+		t.Errorf("the key of an explanation is used for a request without one: %v", d)
+	}
+	stranger := records[0]
+	stranger.Kind = "stranger"
+	if _, err := v.ExplainKey(without, &stranger); err == nil {
+		t.Error("a kind that the policy does not have is explained")
+	}
+}
+
+// What breaks a decision is a denial when it is explained, too, whichever step it breaks.
+func TestExplainPanics(t *testing.T) {
+	now := time.Now()
+	key, rec := newKey(t, "key_1")
+	if err := rec.Restrict([]string{"192.0.2.0/24"}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	v := newVerifier(t, core.Config{})
+	if err := v.Activate(newPublisher(t, compiled(t, "default"), now).bundle(now, rec)); err != nil {
+		t.Fatal(err)
+	}
+	noLines, noAddress := request(key), request(key)
+	noLines.Headers = panics{}
+	noAddress.ClientIP = func() netip.Addr { panic("broken host") }
+	for step, r := range map[string]*core.Request{"transport": noLines, "permission": noAddress} {
+		e := v.Explain(r)
+		agrees(t, e, v.Verify(r))
+		if last := e.Steps[len(e.Steps)-1]; last.Name != step || last.Reason != policy.Internal || e.Show(key) == key {
+			t.Errorf("%s: it ended at the step %s with %s", step, last.Name, last.Reason)
+		}
+	}
+}
