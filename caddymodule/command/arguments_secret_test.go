@@ -54,6 +54,7 @@ func newCanaries(t *testing.T) *canaries {
 		secrets: map[string]string{
 			"key": key, "mistyped key": mistyped, "header": "Authorization: Bearer " + key,
 			"private key": private, "private key without its head": strings.TrimPrefix(private, "PRIVATE+KEY+"),
+			"private key without its end": private[:len(private)-3],
 		},
 	}
 	for what, text := range map[string]string{
@@ -264,8 +265,10 @@ func TestFind(t *testing.T) {
 // No command takes an API key for a key's ID, and none that changes keys does it then.
 func TestKeyIsNoID(t *testing.T) {
 	c := newCanaries(t)
-	for _, verb := range []string{"show", "revoke", "roll"} {
-		for _, what := range []string{"key", "mistyped key", "header"} {
+	// Without a checksum and of one case: elsewhere it could be a name.
+	c.secrets["imported key"] = "sk_live_" + strings.ToLower(credential.RandomText(24))
+	for _, verb := range []string{"show", "revoke", "roll", "history", "find"} {
+		for _, what := range []string{"key", "mistyped key", "header", "imported key"} {
 			r := caddy(t, c.dir, "", "keystile", "keys", verb, c.secrets[what])
 			c.look(t, verb, r.out+r.errors)
 			if r.status != 2 || !strings.Contains(r.errors, "keys find") {

@@ -69,12 +69,16 @@ func headlessPrivateKey(s string) string {
 	return ""
 }
 
+// mistyped is the least length of a body that counts as one without its checksum:
+// tenants may have IDs of that form with 20 to 27 characters.
+const mistyped = 30
+
 // holdsAPIKey says whether an API key is in s: one whose checksum fits, or a text of
 // that form that no name or path has by chance.
 func holdsAPIKey(s string) bool {
 	for _, m := range keyForm.FindAllString(s, -1) {
 		body := m[strings.LastIndexAny(m, "_%")+1:]
-		if credential.Checksummed(m) ||
+		if credential.Checksummed(m) || len(body) >= mistyped &&
 			strings.ContainsAny(body, "0123456789") && body != strings.ToLower(body) && body != strings.ToUpper(body) {
 			return true
 		}
