@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"flag"
 	"os"
@@ -13,11 +14,37 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/keystile/keystile/caddymodule"
 )
 
 var update = flag.Bool("update", false, "write the goldens anew")
+
+// R74: a private key in a Caddyfile is told wherever it stands, and not repeated.
+func TestPrivateKeyInCaddyfile(t *testing.T) {
+	private, _, err := note.GenerateKey(rand.Reader, "policy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const options = "bundle shop {\nfile x\nsigner y\n}"
+	for name, file := range map[string][2]string{
+		"signer":      {"bundle shop {\nfile x\nsigner " + private + "\n}", "shop"},
+		"signer_file": {"bundle shop {\nfile x\nsigner_file " + private + "\n}", "shop"},
+		"number":      {"bundle shop {\nfile x\nthreshold " + private + "\n}", "shop"},
+		"option":      {"bundle shop {\n" + private + " x\n}", "shop"},
+		"bundle":      {"bundle " + private + " {\nfile x\n}", "shop"},
+		"no bundle":   {private, "shop"},
+		"directive":   {options, private},
+		"its option":  {options, "shop {\n" + private + "\n}"},
+	} {
+		config := "{\nkeystile {\n" + file[0] + "\n}\n}\nhttps://a.example {\nkeystile " + file[1] + "\n}\n"
+		_, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
+		if err == nil || !strings.Contains(err.Error(), "a private key, which is not shown here") || strings.Contains(err.Error(), private[len(private)-30:]) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
 
 // Each golden is a Caddyfile, a line of dashes, and the JSON that it stands for
 // or a line that the error must contain.

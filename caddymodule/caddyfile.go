@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
+
+	"github.com/keystile/keystile/core/bundle"
 )
 
 func init() {
@@ -55,6 +57,9 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //
 // `file` and a signer are needed; everything else has a default.
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if err := refusePrivateKey(d); err != nil {
+		return err
+	}
 	d.Next()
 	if d.NextArg() {
 		return d.ArgErr()
@@ -168,6 +173,9 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //
 // The block may be left out.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if err := refusePrivateKey(d); err != nil {
+		return err
+	}
 	d.Next()
 	if !d.AllArgs(&h.Bundle) {
 		return d.Err("keystile takes the name of one bundle")
@@ -195,6 +203,18 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.Partial = true
 		default:
 			return d.WrapErr(errUnknown(name, "errors, rewritten or partial"))
+		}
+	}
+	return nil
+}
+
+// refusePrivateKey refuses a private key wherever it stands, before an error can quote
+// it.
+func refusePrivateKey(d *caddyfile.Dispenser) error {
+	defer d.Reset()
+	for d.Next() {
+		if bundle.HoldsPrivateKey(d.Val()) {
+			return d.WrapErr(bundle.ErrPrivateKey)
 		}
 	}
 	return nil

@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -8,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/disk"
 )
 
@@ -50,6 +54,9 @@ func (b *Bundle) resolve(name string) (*resolved, error) {
 			return nil, err
 		}
 		c.Signers = append(c.Signers, strings.TrimSpace(s))
+	}
+	if all, err := json.Marshal(c); err != nil || bundle.HoldsPrivateKey(string(all)) {
+		return nil, cmp.Or(err, bundle.ErrPrivateKey) // also in another option, which an error could quote
 	}
 	return c, nil
 }

@@ -22,8 +22,9 @@ func bundleCommand() *cobra.Command {
 
 func rotateCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "rotate publisher|signer",
-		Short: "Replaces the publisher's key, or the active policy signer by the standby",
+		Use:        "rotate publisher|signer",
+		SuggestFor: []string{"replace", "roll"},
+		Short:      "Replaces the publisher's key, or the active policy signer by the standby",
 		Long: `Replaces the publisher's key, or the active policy signer by the standby.
 
 publisher: makes a new key, and a policy note that lists it and no longer the old
@@ -56,8 +57,9 @@ that they need no change now; give them the new signers.txt before the next time
 
 func resetCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "reset",
-		Short: "Begins versions anew, after some were signed in the future by a wrong clock",
+		Use:        "reset",
+		SuggestFor: []string{"restart", "clear"},
+		Short:      "Begins versions anew, after some were signed in the future by a wrong clock",
 		Long: `Begins versions anew at this clock's time, after some were signed far in the
 future by a clock that was wrong. Edges refuse such versions; an edge whose own
 clock was as wrong has accepted one and remembers it. If only the manifest's was

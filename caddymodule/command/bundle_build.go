@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -14,8 +13,9 @@ import (
 
 func buildCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "build [--jwks <name>=<file>]... [--note <file>]... [--life <time>] [--trust-store]",
-		Short: "Builds and signs a bundle from the store and the policy as they are",
+		Use:        "build [--jwks <name>=<file>]... [--note <file>]... [--life <time>] [--trust-store]",
+		SuggestFor: []string{"rebuild", "make", "create", "new", "publish", "sign"},
+		Short:      "Builds and signs a bundle from the store and the policy as they are",
 		Long: `Builds and signs a bundle from the store and the policy as they are.
 
 Commands that change keys do this by themselves; it is needed after a change of
@@ -83,11 +83,11 @@ func readBuildFlags(cmd *cobra.Command) (f buildFlags, err error) {
 func (f *buildFlags) build(ctx context.Context, b *control.Bundle) error {
 	switch {
 	case f.trusting && len(f.sets)+len(f.notes) > 0:
-		return errors.New("give --trust-store by itself, and --jwks or --note afterwards")
+		return usagef("give --trust-store by itself, and --jwks or --note afterwards")
 	case f.trusting:
 		return b.Publisher().BuildTrusting(ctx)
 	case len(f.sets) > 0 && len(f.notes) > 0:
-		return errors.New("give --jwks first, and --note for a note that was written afterwards")
+		return usagef("give --jwks first, and --note for a note that was written afterwards")
 	case len(f.sets) > 0:
 		return b.SetKeySets(ctx, f.sets)
 	case len(f.notes) > 0:
@@ -105,8 +105,8 @@ func keySets(cmd *cobra.Command) (map[string][]byte, error) {
 	sets := make(map[string][]byte)
 	for _, g := range given {
 		name, file, ok := strings.Cut(g, "=")
-		if !ok {
-			return nil, fmt.Errorf("--jwks %q: write name=file", g)
+		if !ok || name == "" {
+			return nil, usagef("--jwks %q: write name=file", g)
 		}
 		if sets[name], err = os.ReadFile(file); err != nil {
 			return nil, fmt.Errorf("--jwks: %w", err)
@@ -126,7 +126,7 @@ func readLife(cmd *cobra.Command) (l control.Life, err error) {
 		return 0, err
 	}
 	if err := l.UnmarshalText([]byte(s)); err != nil {
-		return 0, fmt.Errorf("--life: %w", err)
+		return 0, usagef("--life: %w", err)
 	}
 	return l, nil
 }

@@ -11,12 +11,16 @@ import (
 
 func packCommand() *cobra.Command {
 	cmd := trustFlags(&cobra.Command{
-		Use:   "pack [bundle] <file>",
-		Short: "Writes a bundle, from a directory or the home, as one packed file",
-		Args:  cobra.RangeArgs(1, 2),
+		Use:        "pack [bundle] <file>",
+		SuggestFor: []string{"export", "zip"},
+		Short:      "Writes a bundle, from a directory or the home, as one packed file",
+		Args:       cobra.RangeArgs(1, 2),
 	})
-	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		target := args[len(args)-1]
+		if err := keepKey(target); err != nil {
+			return err
+		}
 		b, source, err := openNamed(cmd, args[:len(args)-1]...)
 		if err != nil {
 			return err
@@ -28,14 +32,15 @@ func packCommand() *cobra.Command {
 		return output(cmd, summaryOf(b), func(w io.Writer) {
 			fmt.Fprintf(w, "Packed bundle %s into %s: %d keys, version %d.\n", b.PolicyNote.Name, target, b.Manifest.Keys, b.Manifest.Version)
 		})
-	})
+	}
 	return cmd
 }
 
 func unpackCommand() *cobra.Command {
 	cmd := trustFlags(&cobra.Command{
-		Use:   "unpack [bundle] <directory>",
-		Short: "Writes a bundle node by node into a directory that a web server can serve",
+		Use:        "unpack [bundle] <directory>",
+		SuggestFor: []string{"import", "extract"},
+		Short:      "Writes a bundle node by node into a directory that a web server can serve",
 		Long: `Writes a bundle node by node into a directory that a web server can serve. Nodes
 that are there already stay as they are, so that one change of a key costs a few
 small files. Whatever happens on the way, a reader meets the bundle before or the
@@ -45,13 +50,13 @@ new one.
 		Args: cobra.RangeArgs(1, 2),
 	})
 	cmd.Flags().Bool("prune", false, "Remove what this bundle does not need")
-	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		prune, err := cmd.Flags().GetBool("prune")
 		if err != nil {
 			return err
 		}
 		return unpack(cmd, args[:len(args)-1], args[len(args)-1], prune)
-	})
+	}
 	return cmd
 }
 

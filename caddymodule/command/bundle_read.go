@@ -45,9 +45,10 @@ func summaryOf(b *bundle.Bundle) summary {
 
 func inspectCommand() *cobra.Command {
 	cmd := trustFlags(&cobra.Command{
-		Use:   "inspect [file]",
-		Short: "Shows what is in a signed bundle",
-		Args:  cobra.MaximumNArgs(1),
+		Use:        "inspect [file]",
+		SuggestFor: []string{"show", "info", "list", "ls", "cat", "dump"},
+		Short:      "Shows what is in a signed bundle",
+		Args:       cobra.MaximumNArgs(1),
 	})
 	cmd.RunE = withOpened(func(cmd *cobra.Command, b *bundle.Bundle) error {
 		s := summaryOf(b)
@@ -76,9 +77,10 @@ func lifeOf(b *bundle.Bundle, now time.Time) string {
 
 func verifyCommand() *cobra.Command {
 	cmd := trustFlags(&cobra.Command{
-		Use:   "verify [file]",
-		Short: "Verifies a signed bundle: signatures, times and every node of its tree",
-		Args:  cobra.MaximumNArgs(1),
+		Use:        "verify [file]",
+		SuggestFor: []string{"check", "validate", "test"},
+		Short:      "Verifies a signed bundle: signatures, times and every node of its tree",
+		Args:       cobra.MaximumNArgs(1),
 	})
 	cmd.RunE = withOpened(func(cmd *cobra.Command, b *bundle.Bundle) error {
 		if err := b.CheckTime(time.Now(), bundle.DefaultClockSkew, 0); err != nil {
@@ -104,11 +106,12 @@ func verifyCommand() *cobra.Command {
 
 func diffCommand() *cobra.Command {
 	cmd := trustFlags(&cobra.Command{
-		Use:   "diff <before> [after]",
-		Short: "Compares two signed bundles, key by key; after is the home's bundle unless it is given",
-		Args:  cobra.RangeArgs(1, 2),
+		Use:        "diff <before> [after]",
+		SuggestFor: []string{"compare", "changes"},
+		Short:      "Compares two signed bundles, key by key; after is the home's bundle unless it is given",
+		Args:       cobra.RangeArgs(1, 2),
 	})
-	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		before, source, err := openNamed(cmd, args[0])
 		if err != nil {
 			return err
@@ -127,7 +130,7 @@ func diffCommand() *cobra.Command {
 			return err
 		}
 		return printDifference(cmd, before, after, d)
-	})
+	}
 	return cmd
 }
 

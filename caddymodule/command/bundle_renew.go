@@ -12,8 +12,9 @@ import (
 
 func renewCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "renew [--every <time>] [--life <time>]",
-		Short: "Signs the published keys again, with the publisher's key and the file alone",
+		Use:        "renew [--every <time>] [--life <time>]",
+		SuggestFor: []string{"refresh", "extend", "update", "resign"},
+		Short:      "Signs the published keys again, with the publisher's key and the file alone",
 		Long: `Signs the published keys again, with the publisher's key and the file alone: it goes
 on without the key store and without the policy's file. If the store is gone, cannot
 be read or lacks what is published, that is said on standard error. If the store has
@@ -23,10 +24,10 @@ The bundle keeps its life unless --life gives another, which is kept. With --eve
 a renewal that fails is told and tried again within a minute.`,
 		Args: cobra.NoArgs,
 	})
-	cmd.Flags().Duration("every", 0, "Go on, once in every so long")
+	lengthFlag(cmd, "every", 0, "Go on, once in every so long")
 	lifeFlag(cmd)
 	cmd.RunE = withHome(func(cmd *cobra.Command, _ []string, h *control.Home) error {
-		every, err := cmd.Flags().GetDuration("every")
+		every, err := readLength(cmd, "every")
 		if err != nil {
 			return err
 		}
@@ -75,8 +76,8 @@ func (r *renewer) begin(every time.Duration) error {
 		defer source.Close()
 		life = opened.Life()
 	}
-	if every < 0 || every > life/2 {
-		return fmt.Errorf("--every %s: at most %s, so that the bundle does not expire between", every, life/2)
+	if every < 0 || every == 0 && r.cmd.Flags().Changed("every") || every > life/2 {
+		return usagef("--every %s: more than none, and at most %s, so that the bundle does not expire between", every, life/2)
 	}
 	return nil
 }

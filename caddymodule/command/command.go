@@ -2,7 +2,8 @@
 // and checking policies, from the command line.
 //
 // Output is for people; with --json it is one JSON value for programs. An API
-// key is printed once, when it is made.
+// key is printed once, when it is made. A command that was not understood does nothing
+// and has the exit status 2; any other failure has 1.
 package command
 
 import (
@@ -17,6 +18,7 @@ import (
 
 	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/control/store"
+	"github.com/keystile/keystile/internal/duration"
 )
 
 func init() {
@@ -29,12 +31,12 @@ A home folder (--home) keeps the key store and one folder for each bundle, with
 its policy, its signing keys and the packed file that edges read. Every command
 that changes keys builds and signs the bundle; a running edge takes it over
 within a second.`,
-		CobraFunc: addCommands,
+		CobraFunc: assemble,
 	})
 }
 
-// addCommands makes cmd `caddy keystile`.
-func addCommands(cmd *cobra.Command) {
+// assemble makes cmd `caddy keystile`.
+func assemble(cmd *cobra.Command) {
 	cmd.PersistentFlags().String("home", defaultHome(), "Folder of the key store and the bundles; $KEYSTILE_HOME sets the default")
 	cmd.PersistentFlags().Bool("json", false, "Print JSON")
 	cmd.AddCommand(initCommand(), keysCommand(), bundleCommand(), policyCommand(), tokenCommand(), regexpCommand(), explainCommand())
@@ -48,17 +50,9 @@ func defaultHome() string {
 	return "keystile"
 }
 
-// run adapts a command for Caddy, which prints errors itself.
-func run(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		cmd.SilenceUsage = true
-		return do(cmd, args)
-	}
-}
-
 // withHome runs do with the opened home.
 func withHome(do func(cmd *cobra.Command, args []string, h *control.Home) error) func(*cobra.Command, []string) error {
-	return run(func(cmd *cobra.Command, args []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		dir, err := cmd.Flags().GetString("home")
 		if err != nil {
 			return err
@@ -70,7 +64,7 @@ func withHome(do func(cmd *cobra.Command, args []string, h *control.Home) error)
 		defer h.Close()
 		cmd.SetContext(store.WithActor(cmd.Context(), operator()))
 		return do(cmd, args, h)
-	})
+	}
 }
 
 // withBundle runs do with the bundle of --bundle, or the only one.
@@ -100,6 +94,32 @@ func withOpenedBundle(open func(*control.Home, string) (*control.Bundle, error),
 func bundleFlag(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringP("bundle", "b", "", "Name of the bundle; not needed where there is only one")
 	return cmd
+}
+
+// length is a flag's length of time; 90d is one.
+type length time.Duration
+
+func (l *length) String() string { return time.Duration(*l).String() }
+func (*length) Type() string     { return "time" }
+
+func (l *length) Set(s string) error {
+	d, err := duration.Parse(s)
+	*l = length(d)
+	return err
+}
+
+func lengthFlag(cmd *cobra.Command, name string, value time.Duration, usage string) {
+	l := length(value)
+	cmd.Flags().Var(&l, name, usage)
+}
+
+// readLength reads a flag that [lengthFlag] made.
+func readLength(cmd *cobra.Command, name string) (time.Duration, error) {
+	l, ok := cmd.Flags().Lookup(name).Value.(*length)
+	if !ok {
+		return 0, fmt.Errorf("--%s is no length of time", name) // a programming error
+	}
+	return time.Duration(*l), nil
 }
 
 // output prints value as JSON if that was asked for, else what people prints.

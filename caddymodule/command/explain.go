@@ -21,8 +21,9 @@ import (
 
 func explainCommand() *cobra.Command {
 	cmd := trustFlags(&cobra.Command{
-		Use:   "explain [flags] [-- curl <arguments>]",
-		Short: "Says step by step why a request is denied or allowed",
+		Use:        "explain [flags] [-- curl <arguments>]",
+		SuggestFor: []string{"why", "trace", "debug"},
+		Short:      "Says step by step why a request is denied or allowed",
 		Long: `Says step by step why a request is denied or allowed, and how to mend it. It sends
 nothing: it decides as an edge does, by the bundle in force.
 
@@ -57,10 +58,10 @@ address) is not known here: give the client's address with --client-ip.`,
 	f.String("at", "", "Time to decide at: a date, a time (RFC 3339) or a length of time from now (90d); default: now")
 	f.String("file", "", "Bundle to decide by, a file or directory, instead of the home's")
 	f.String("policy", "", "Policy to decide by that is not published yet: shipped, or a file")
-	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a, err := readAsked(cmd, args)
 		if err != nil {
-			return misused(cmd, err)
+			return usageError{err}
 		}
 		b, source, err := a.open(cmd)
 		if err != nil {
@@ -73,7 +74,7 @@ address) is not known here: give the client's address with --client-ip.`,
 		}
 		told := newTold(b, a, &e)
 		return output(cmd, told, told.print)
-	})
+	}
 	return cmd
 }
 

@@ -2,7 +2,6 @@ package command
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,15 +18,20 @@ import (
 
 func initCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "init <name> [--policy <name|file>] [--audience <name>] [--host [environment=]host]... [--directory <path>] [--life <time>] [--signer <verifier key>]... [--threshold <k>]",
-		Short: "Makes a bundle with its signing keys",
+		Use:        "init <name> [--policy <name|file>] [--audience <name>] [--host <environment>[,<environment>]=<host>]... [--directory <path>] [--life <time>] [--signer <verifier key>]... [--threshold <k>]",
+		SuggestFor: []string{"new", "setup", "start", "make"},
+		Short:      "Makes a bundle with its signing keys",
 		Long: `Makes a bundle: its folder with a policy, an active and a standby policy
 signer and a publisher, and the first signed file, without keys.
 
 --policy is a shipped policy (` + strings.Join(policies.Names(), ", ") + `) or a file in the
 language that policies/README.md describes. --host replaces the policy's host
-names: "live=api.example.net" those of an environment, "api.example.net" those
-on which keys of every environment work. Repeat it for several.
+names, with the port if it is not 443; repeat it for several:
+
+    --host live=api.example.com --host test=sandbox.example.com
+    --host live,test=api.example.com       keys of both work on the one host
+    --host api.example.com                 where the policy binds no host, or
+                                           has one environment
 
 Move the standby key to a safe place: edges trust it too, so that the active one
 can be replaced.
@@ -58,6 +62,7 @@ nothing is published until they have signed what "policy note" writes.`,
 		if err != nil {
 			return err
 		}
+		warnOfLimits(cmd, limited(b.Policy)...)
 		return output(cmd, map[string]any{
 			"name": b.Name, "policy": b.Policy.Name, "audience": b.Audience, "file": b.File(), "signers": b.Signers,
 			"signer_file": b.TrustFile(),
@@ -80,19 +85,23 @@ func newBundle(cmd *cobra.Command, name string) (n control.NewBundle, err error)
 	if n.Audience, err = f.GetString("audience"); err != nil {
 		return n, err
 	}
-	hosts, err := f.GetStringArray("host")
-	if err != nil {
+	if n.Hosts, err = readHosts(cmd); err != nil {
 		return n, err
 	}
-	n.Hosts = parseHosts(hosts)
+	if err := checkUnbound(n.File, n.Policy, n.Hosts); err != nil {
+		return n, err
+	}
 	if n.Signers, err = f.GetStringArray("signer"); err != nil {
 		return n, err
 	}
 	if n.Threshold, err = f.GetInt("threshold"); err != nil {
 		return n, err
 	}
+	if n.Threshold < 1 || len(n.Signers) > 0 && n.Threshold > len(n.Signers) {
+		return n, usagef("--threshold %d: give at least 1, and at most as many as there are signers (%d)", n.Threshold, len(n.Signers))
+	}
 	if len(n.Signers) == 0 && n.Threshold != 1 {
-		return n, errors.New("--threshold is for signers that --signer names")
+		return n, usagef("--threshold is for signers that --signer names")
 	}
 	if n.Directory, err = absolute(cmd, "directory"); err != nil {
 		return n, err
@@ -109,10 +118,6 @@ func printMade(w io.Writer, b *control.Bundle, n control.NewBundle) {
 	} else {
 		fmt.Fprintf(w, "Keep standby-signer.key in %s offline: edges trust it too.\n", filepath.Dir(b.File()))
 	}
-	if shared := b.Hosts[""]; len(shared) > 0 && len(b.Policy.Environments) > 1 {
-		fmt.Fprintf(w, "Keys of every environment (%s) work on %s. To part them, give each its own: --host %s=HOST --host %s=HOST.\n\n",
-			strings.Join(b.Policy.Environments, ", "), strings.Join(shared, ", "), b.Policy.Environments[0], b.Policy.Environments[1])
-	}
 	fmt.Fprintf(w, "For the global options of a Caddyfile:\n\n\tkeystile {\n\t\tbundle %s {\n\t\t\tfile        %s\n\t\t\tsigner_file %s\n", b.Name, b.File(), b.TrustFile())
 	// Without these an edge would believe one signer alone, or another audience.
 	if n.Threshold > 1 {
@@ -122,6 +127,10 @@ func printMade(w io.Writer, b *control.Bundle, n control.NewBundle) {
 		fmt.Fprintf(w, "\t\t\taudience    %s\n", n.Audience)
 	}
 	fmt.Fprint(w, "\t\t}\n\t}\n\n")
+	if !b.Policy.NamesHosts() && len(b.Policy.Environments) > 1 {
+		fmt.Fprintf(w, "Keys of all environments (%s) work on every host. To bind them, make the bundle with --host %s=HOST for each.\n\n",
+			strings.Join(b.Policy.Environments, ", "), b.Policy.Environments[0])
+	}
 	fmt.Fprintf(w, "Make a key: caddy keystile keys create --bundle %s --kind %s --environment %s\n", b.Name, b.Policy.Kinds[0].Name, b.Policy.Environments[0])
 }
 
@@ -132,22 +141,6 @@ func absolute(cmd *cobra.Command, flag string) (string, error) {
 		return "", err
 	}
 	return filepath.Abs(path)
-}
-
-// parseHosts groups "environment=host" and "host" by environment.
-func parseHosts(list []string) map[string][]string {
-	if len(list) == 0 {
-		return nil
-	}
-	out := make(map[string][]string)
-	for _, s := range list {
-		environment, host, ok := strings.Cut(s, "=")
-		if !ok {
-			environment, host = "", s
-		}
-		out[environment] = append(out[environment], host)
-	}
-	return out
 }
 
 // readPolicy reads a shipped policy by name, or a file.

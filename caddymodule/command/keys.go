@@ -12,17 +12,18 @@ import (
 func keysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Creates, lists, finds, shows, rolls, revokes and restores API keys",
+		Short: "Creates, lists, shows, finds, rolls, revokes and restores API keys",
 	}
-	cmd.AddCommand(createCommand(), listCommand(), findCommand(), showCommand(), historyCommand(), rollCommand(), revokeCommand(), restoreCommand())
+	cmd.AddCommand(createCommand(), listCommand(), showCommand(), findCommand(), historyCommand(), rollCommand(), revokeCommand(), restoreCommand())
 	return cmd
 }
 
 func revokeCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "revoke <id>",
-		Short: "Ends a key, at once and for ever",
-		Args:  cobra.ExactArgs(1),
+		Use:        "revoke <id>",
+		SuggestFor: []string{"delete", "remove", "rm", "del", "disable", "end", "expire", "kill", "destroy"},
+		Short:      "Ends a key, at once and for ever",
+		Args:       cobra.ExactArgs(1),
 	})
 	cmd.RunE = withoutPolicy(func(cmd *cobra.Command, args []string, b *control.Bundle) error {
 		var k *control.Key
@@ -40,8 +41,9 @@ func revokeCommand() *cobra.Command {
 
 func restoreCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "restore [file|directory]",
-		Short: "Takes keys, revocations and ends over from the published bundle into the key store",
+		Use:        "restore [file|directory]",
+		SuggestFor: []string{"recover", "import", "repair"},
+		Short:      "Takes keys, revocations and ends over from the published bundle into the key store",
 		Long: `Takes keys, revocations and ends over from the published bundle into the key store,
 and publishes. It is for a store that is gone, or that was put back from an older
 copy: nothing is published from one before, since keys would cease to work or work

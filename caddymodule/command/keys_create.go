@@ -4,20 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/duration"
 )
 
 func createCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "create --kind <kind> [--environment <name>] [--tenant <tenant>] [--scope <scope>]...",
-		Short: "Makes an API key and prints it, once",
-		Args:  cobra.NoArgs,
+		Use:        "create --kind <kind> [--environment <name>] [--tenant <tenant>] [--scope <scope>]...",
+		SuggestFor: []string{"new", "add", "make", "issue", "generate", "gen"},
+		Short:      "Makes an API key and prints it, once",
+		Args:       cobra.NoArgs,
 	})
 	f := cmd.Flags()
 	f.String("name", "", "Name for people")
@@ -45,7 +48,11 @@ func createCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printNew(cmd, k, secret, nil)
+		if err := printNew(cmd, k, secret, nil); err != nil {
+			return err
+		}
+		warnOfKey(cmd, b.Policy, k)
+		return nil
 	})
 	return cmd
 }
@@ -63,10 +70,8 @@ func newKey(cmd *cobra.Command) (n control.NewKey, err error) {
 		return l
 	}
 	at := func(name string) *time.Time {
-		t, e := parseTime(text(name), time.Now())
-		if e != nil {
-			err = errors.Join(err, fmt.Errorf("--%s: %w", name, e))
-		}
+		t, e := timeFlag(cmd, name)
+		err = errors.Join(err, e)
 		return t
 	}
 	n = control.NewKey{
@@ -99,13 +104,46 @@ func parseTime(s string, now time.Time) (*time.Time, error) {
 	return &t, nil
 }
 
-// printNew prints a key that was just made, with its secret. oldEnd is when the key that
-// it replaces ends, or nil.
-func printNew(cmd *cobra.Command, k *control.Key, secret credential.Secret, oldEnd *time.Time) error {
+// warnOfKey says on standard error what a new key does not do.
+func warnOfKey(cmd *cobra.Command, p *policy.Policy, k *control.Key) {
+	kind := p.Kinds[p.KindIndex(k.Kind)]
+	if kind.Scoped && len(k.Scopes) == 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Warning: the key has no scopes, and can do only what needs none. Scopes are %q.\n", p.Grants.Scopes)
+	}
+	if kind.Limit != (policy.Limit{}) {
+		warnOfLimits(cmd, kind.Name)
+	}
+}
+
+// warnOfLimits says that the limits of kinds are not enforced.
+func warnOfLimits(cmd *cobra.Command, kinds ...string) {
+	if len(kinds) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "Warning: limits are not enforced yet: keys of kind %s may send any number of requests. Limit them elsewhere meanwhile.\n", strings.Join(kinds, ", "))
+	}
+}
+
+// limited are the policy's kinds that have a limit.
+func limited(p *policy.Policy) (kinds []string) {
+	for _, k := range p.Kinds {
+		if k.Limit != (policy.Limit{}) {
+			kinds = append(kinds, k.Name)
+		}
+	}
+	return kinds
+}
+
+// printNew prints a key that was just made, with its secret. old is the key that it
+// replaces, or nil.
+func printNew(cmd *cobra.Command, k *control.Key, secret credential.Secret, old *control.Key) error {
 	value := struct {
 		*control.Key
 		Secret string `json:"secret"`
-	}{k, secret.Reveal()}
+		// ReplacedUntil is when the key that it replaces ends; absent for never.
+		ReplacedUntil *time.Time `json:"replaced_until,omitempty"`
+	}{Key: k, Secret: secret.Reveal()}
+	if old != nil {
+		value.ReplacedUntil = old.Expires
+	}
 	return output(cmd, value, func(w io.Writer) {
 		fmt.Fprintf(w, "Key %s (%s, %s)\n\n  %s\n\n", k.ID, k.Kind, k.Environment, secret.Reveal())
 		if k.Public == "" {
@@ -118,40 +156,61 @@ func printNew(cmd *cobra.Command, k *control.Key, secret credential.Secret, oldE
 			}
 			fmt.Fprintf(w, "It expires at %s%s.\n", k.Expires.Format(time.RFC3339), like)
 		}
-		if k.Replaces != "" && oldEnd != nil {
-			fmt.Fprintf(w, "It replaces %s, which goes on working until %s.\n", k.Replaces, oldEnd.UTC().Format(time.RFC3339))
-		} else if k.Replaces != "" {
-			fmt.Fprintf(w, "It replaces %s, which goes on working until you revoke it.\n", k.Replaces)
+		if old != nil && old.Expires != nil {
+			fmt.Fprintf(w, "It replaces %s, which goes on working until %s, unless you revoke it before.\n", old.ID, old.Expires.UTC().Format(time.RFC3339))
+		} else if old != nil {
+			fmt.Fprintf(w, "It replaces %s, which goes on working until you revoke it.\n", old.ID)
 		}
 	})
 }
 
 func rollCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "roll <id> [--end <time>]",
-		Short: "Makes a new key like an old one, which goes on working until it is revoked, or ends (--end)",
-		Args:  cobra.ExactArgs(1),
+		Use:        "roll <id> [--end <time>] [--expires <time>]",
+		SuggestFor: []string{"rotate", "replace", "renew", "regenerate", "reroll"},
+		Short:      "Makes a new key like an old one, which goes on working until it is revoked, or ends (--end)",
+		Args:       cobra.ExactArgs(1),
 	})
 	cmd.Flags().String("end", "", "Let the old key expire: a date, a time or a length of time (24h)")
+	cmd.Flags().String("expires", "", "End of the new key, written likewise; default: that of the old key, if it has one")
 	cmd.RunE = withBundle(func(cmd *cobra.Command, args []string, b *control.Bundle) error {
-		s, err := cmd.Flags().GetString("end")
-		if err != nil {
+		var roll control.Roll
+		var err error
+		if roll.End, err = timeFlag(cmd, "end"); err != nil {
 			return err
 		}
-		end, err := parseTime(s, time.Now())
-		if err != nil {
-			return fmt.Errorf("--end: %w", err)
+		if roll.Expires, err = timeFlag(cmd, "expires"); err != nil {
+			return err
 		}
-		var k *control.Key
-		var secret credential.Secret
+		var rolled control.Rolled
 		err = progress(cmd, "building the bundle", func() (err error) {
-			k, secret, err = b.Keyring().Roll(cmd.Context(), args[0], end)
+			rolled, err = b.Keyring().Roll(cmd.Context(), args[0], roll)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return printNew(cmd, k, secret, end)
+		if err := printNew(cmd, rolled.Key, rolled.Secret, rolled.Old); err != nil {
+			return err
+		}
+		if rolled.Expires != nil && roll.Expires == nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "Warning: the new key ends at %s (in %s), as the old one was to. For another end: `caddy keystile keys roll %s --expires 90d`.\n",
+				rolled.Expires.Format(time.RFC3339), time.Until(*rolled.Expires).Round(time.Minute), rolled.ID)
+		}
+		return nil
 	})
 	return cmd
+}
+
+// timeFlag reads a flag that is a time; nil if it is not given.
+func timeFlag(cmd *cobra.Command, name string) (*time.Time, error) {
+	s, err := cmd.Flags().GetString(name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := parseTime(s, time.Now())
+	if err != nil {
+		return nil, usagef("--%s: %w", name, err)
+	}
+	return t, nil
 }

@@ -16,9 +16,10 @@ import (
 
 func historyCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "history [id]",
-		Short: "Lists who did what to a key, or to all, and when",
-		Args:  cobra.MaximumNArgs(1),
+		Use:        "history [id]",
+		SuggestFor: []string{"log", "audit", "changes", "events"},
+		Short:      "Lists who did what to a key, or to all, and when",
+		Args:       cobra.MaximumNArgs(1),
 	})
 	cmd.RunE = withoutPolicy(func(cmd *cobra.Command, args []string, b *control.Bundle) error {
 		id := ""

@@ -13,7 +13,7 @@ import (
 )
 
 func listCommand() *cobra.Command {
-	cmd := bundleFlag(&cobra.Command{Use: "list", Short: "Lists all keys, oldest first", Args: cobra.NoArgs})
+	cmd := bundleFlag(&cobra.Command{Use: "list", SuggestFor: []string{"ls", "all", "dir"}, Short: "Lists all keys, oldest first", Args: cobra.NoArgs})
 	cmd.RunE = withBundle(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
 		keys, err := b.Keyring().List(cmd.Context())
 		if err != nil {
@@ -40,7 +40,7 @@ func listCommand() *cobra.Command {
 }
 
 func showCommand() *cobra.Command {
-	cmd := bundleFlag(&cobra.Command{Use: "show <id>", Short: "Shows one key, without its secret", Args: cobra.ExactArgs(1)})
+	cmd := bundleFlag(&cobra.Command{Use: "show <id>", SuggestFor: []string{"get", "info", "inspect", "describe", "view", "cat"}, Short: "Shows one key, without its secret", Args: cobra.ExactArgs(1)})
 	cmd.RunE = withBundle(func(cmd *cobra.Command, args []string, b *control.Bundle) error {
 		k, err := b.Keyring().Show(cmd.Context(), args[0])
 		if err != nil {

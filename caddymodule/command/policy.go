@@ -33,39 +33,42 @@ func compiled(name string) (*policy.Policy, error) {
 
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "check <name|file>",
-		Short: "Compiles a policy and says what is wrong, with line and column",
-		Args:  cobra.ExactArgs(1),
-		RunE: run(func(cmd *cobra.Command, args []string) error {
+		Use:        "check <name|file>",
+		SuggestFor: []string{"validate", "verify", "lint", "compile"},
+		Short:      "Compiles a policy and says what is wrong, with line and column",
+		Args:       cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := compiled(args[0])
 			if err != nil {
 				return err
 			}
+			warnOfLimits(cmd, limited(p)...)
 			return output(cmd, map[string]any{
 				"name": p.Name, "kinds": len(p.Kinds), "environments": len(p.Environments), "routes": len(p.Routes), "bytes": len(p.Encode()),
 			}, func(w io.Writer) {
 				fmt.Fprintf(w, "Policy %s is good: %d kinds, %d environments, %d routes, %d bytes compiled.\n",
 					p.Name, len(p.Kinds), len(p.Environments), len(p.Routes), len(p.Encode()))
 			})
-		}),
+		},
 	}
 }
 
 func testCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "test <policy> [table]",
-		Short: "Runs a conformance table against a policy",
+		Use:        "test <policy> [table]",
+		SuggestFor: []string{"run", "try"},
+		Short:      "Runs a conformance table against a policy",
 		Long: `Runs a conformance table against a policy, with keys made for this run.
 
 policies/README.md describes tables. A shipped policy brings its own.`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: run(func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			outcomes, err := runTable(args)
 			if err != nil {
 				return err
 			}
 			return report(cmd, outcomes)
-		}),
+		},
 	}
 }
 
@@ -131,16 +134,17 @@ func report(cmd *cobra.Command, outcomes []table.RowResult) error {
 
 func regexpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "regexp <policy>",
-		Short: "Prints a regular expression (RE2) that finds a policy's keys, for secret scanners",
-		Args:  cobra.ExactArgs(1),
-		RunE: run(func(cmd *cobra.Command, args []string) error {
+		Use:        "regexp <policy>",
+		SuggestFor: []string{"regex", "pattern", "scan"},
+		Short:      "Prints a regular expression (RE2) that finds a policy's keys, for secret scanners",
+		Args:       cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := compiled(args[0])
 			if err != nil {
 				return err
 			}
 			expression := p.Grammar().Regexp()
 			return output(cmd, map[string]string{"policy": p.Name, "regexp": expression}, func(w io.Writer) { fmt.Fprintln(w, expression) })
-		}),
+		},
 	}
 }

@@ -18,10 +18,11 @@ import (
 
 func keyCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "key <name> <file>",
-		Short: "Makes a policy signer's key, and prints the verifier key that edges trust",
-		Args:  cobra.ExactArgs(2),
-		RunE: run(func(cmd *cobra.Command, args []string) error {
+		Use:        "key <name> <file>",
+		SuggestFor: []string{"keygen", "keys", "new", "create", "generate"},
+		Short:      "Makes a policy signer's key, and prints the verifier key that edges trust",
+		Args:       cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
 			verifier, err := control.NewSigningKey(args[1], args[0])
 			if errors.Is(err, fs.ErrExist) {
 				return fmt.Errorf("%s is there already: a signing key is never overwritten", args[1])
@@ -32,14 +33,15 @@ func keyCommand() *cobra.Command {
 			return output(cmd, map[string]string{"name": args[0], "file": args[1], "verifier": verifier}, func(w io.Writer) {
 				fmt.Fprintln(w, verifier)
 			})
-		}),
+		},
 	}
 }
 
 func noteCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "note",
-		Short: "Prints the policy note that the policy signers have to sign",
+		Use:        "note",
+		SuggestFor: []string{"draft", "notes"},
+		Short:      "Prints the policy note that the policy signers have to sign",
 		Long: `Prints the policy note that the policy signers have to sign so that the policy as
 it is now comes into force. With signers whose keys are elsewhere:
 
@@ -63,8 +65,9 @@ Until then keys are published under the policy note in force.`,
 
 func signCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "sign <note> --key <file> [--policy <name|file>] [--host [environment=]host]... [--jwks <name>=<file>]...",
-		Short: "Signs a policy note with a policy signer's key, and prints it",
+		Use:        "sign <note> --key <file> [--policy <name|file>] [--host [<environment>=]<host>]... [--jwks <name>=<file>]...",
+		SuggestFor: []string{"approve", "signature"},
+		Short:      "Signs a policy note with a policy signer's key, and prints it",
 		Long: `Signs a policy note with a policy signer's key, and prints it with the signatures
 that it had. Read what it says before you sign: standard error sums it up.
 
@@ -79,7 +82,7 @@ it is that one.`,
 	f.StringArray("host", nil, "With --policy: host names, as given to init")
 	f.StringArray("jwks", nil, "With --policy: key set of customer tokens, as name=file")
 	f.String("out", "", "Write here and not to standard output; may be the note itself")
-	cmd.RunE = run(func(cmd *cobra.Command, args []string) error { return signNote(cmd, args[0]) })
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return signNote(cmd, args[0]) }
 	return cmd
 }
 
@@ -120,7 +123,7 @@ func signerKey(cmd *cobra.Command) (*control.SigningKey, error) {
 		return nil, err
 	}
 	if path == "" {
-		return nil, errors.New("--key is missing: name the file of a policy signer's key")
+		return nil, usagef("--key is missing: name the file of a policy signer's key")
 	}
 	return control.ReadSigningKey(path)
 }
@@ -138,6 +141,9 @@ func writeOut(cmd *cobra.Command, signed []byte) error {
 		return err
 	}
 	if out != "" {
+		if err := keepKey(out); err != nil {
+			return err
+		}
 		return disk.ReplaceBytes(out, 0o644, signed)
 	}
 	_, err = cmd.OutOrStdout().Write(signed)
@@ -155,7 +161,7 @@ func checkNotePolicy(cmd *cobra.Command, n *bundle.PolicyNote) error {
 	if err != nil {
 		return err
 	}
-	hosts, err := cmd.Flags().GetStringArray("host")
+	hosts, err := readHosts(cmd)
 	if err != nil {
 		return err
 	}
@@ -163,7 +169,7 @@ func checkNotePolicy(cmd *cobra.Command, n *bundle.PolicyNote) error {
 	if err != nil {
 		return err
 	}
-	p, err := compile.Compile(file, document, compile.Options{Hosts: parseHosts(hosts), KeySets: sets})
+	p, err := compile.Compile(file, document, compile.Options{Hosts: hosts, KeySets: sets})
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,9 @@ import (
 
 func tokenCommand() *cobra.Command {
 	cmd := bundleFlag(&cobra.Command{
-		Use:   "token --subject <name> [--claim <name>=<value>]... [--life <time>]",
-		Short: "Makes a customer token for a bundle of the demo",
+		Use:        "token --subject <name> [--claim <name>=<value>]... [--life <time>]",
+		SuggestFor: []string{"jwt", "tokens", "login"},
+		Short:      "Makes a customer token for a bundle of the demo",
 		Long: `Makes a customer token as the policy of one of the demo's bundles wants it.
 
 It is signed by the demo's key, which "make run" makes in the bundle's folder and
@@ -28,16 +29,16 @@ store_id=store_1.`,
 	})
 	cmd.Flags().String("subject", "", "Who the customer is")
 	cmd.Flags().StringArray("claim", nil, "Claim, as name=value")
-	cmd.Flags().Duration("life", time.Hour, "Time until it expires; negative for a token that has")
+	lengthFlag(cmd, "life", time.Hour, "Time until it expires; negative for a token that has")
 	cmd.RunE = withBundle(func(cmd *cobra.Command, _ []string, b *control.Bundle) error {
 		subject, err := cmd.Flags().GetString("subject")
-		life, err2 := cmd.Flags().GetDuration("life")
+		life, err2 := readLength(cmd, "life")
 		given, err3 := cmd.Flags().GetStringArray("claim")
 		if err := errors.Join(err, err2, err3); err != nil {
 			return err
 		}
 		if subject == "" {
-			return errors.New("name the customer with --subject")
+			return usagef("name the customer with --subject")
 		}
 		claims, err := parseClaims(given)
 		if err != nil {
@@ -57,8 +58,8 @@ func parseClaims(given []string) (map[string]string, error) {
 	claims := make(map[string]string)
 	for _, g := range given {
 		name, value, ok := strings.Cut(g, "=")
-		if !ok {
-			return nil, fmt.Errorf("--claim %q: write name=value", g)
+		if !ok || name == "" {
+			return nil, usagef("--claim %q: write name=value", g)
 		}
 		claims[name] = value
 	}

@@ -2,6 +2,8 @@ package command
 
 import (
 	"errors"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,14 +25,14 @@ func trustFlags(cmd *cobra.Command) *cobra.Command {
 // withOpened runs do with the home's bundle, or with a file or directory and the
 // trust that flags give.
 func withOpened(do func(cmd *cobra.Command, b *bundle.Bundle) error) func(*cobra.Command, []string) error {
-	return run(func(cmd *cobra.Command, args []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		b, source, err := openNamed(cmd, args...)
 		if err != nil {
 			return err
 		}
 		defer source.Close()
 		return do(cmd, b)
-	})
+	}
 }
 
 // openNamed opens the bundle in the file or directory path[0], if that is given,
@@ -50,6 +52,19 @@ func openNamed(cmd *cobra.Command, path ...string) (b *bundle.Bundle, source *di
 	return b, source, err
 }
 
+// ownSigners says where the signers of the home's bundles are, if there are any.
+func ownSigners(cmd *cobra.Command) string {
+	dir, err := cmd.Flags().GetString("home")
+	if err != nil {
+		return ""
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*", "signers.txt"))
+	if err != nil || len(files) == 0 {
+		return ""
+	}
+	return "; those of bundles made here are " + strings.Join(files, ", ")
+}
+
 func flagTrust(cmd *cobra.Command) (*bundle.Trust, error) {
 	f := cmd.Flags()
 	signers, err := f.GetStringArray("signer")
@@ -67,7 +82,7 @@ func flagTrust(cmd *cobra.Command) (*bundle.Trust, error) {
 		signers = append(signers, more...)
 	}
 	if len(signers) == 0 {
-		return nil, errors.New("a file is believed only by its signers: name them with --signer or --signer-file")
+		return nil, usagef("a file is believed only by its signers: name them with --signer or --signer-file%s", ownSigners(cmd))
 	}
 	return bundle.NewTrust("", audience, threshold, signers...)
 }

@@ -381,8 +381,22 @@ func TestTrustRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewTrust("", "edge", 1, private); err == nil || strings.Contains(err.Error(), private[12:]) || !strings.Contains(err.Error(), "private key") {
-		t.Errorf("a private key: %v", err)
+	secret := private[len(private)-30:]
+	for name, key := range map[string]string{
+		"as it is": private, "in a text": "signer: " + private, "in lower case": "private+key" + private[len("PRIVATE+KEY"):],
+	} {
+		if _, err := NewTrust("", "edge", 1, key); !errors.Is(err, ErrPrivateKey) || strings.Contains(err.Error(), secret) {
+			t.Errorf("a private key %s: %v", name, err)
+		}
+	}
+	// One that has lost its head looks like a verifier key, and so do parts of it.
+	_, tail, _ := strings.Cut(private, "policy+")
+	for name, key := range map[string]string{
+		"without its head": "policy+" + tail, "without its name": tail, "the end alone": private[len(private)-44:], "in percent": strings.ReplaceAll(private, "+", "%2B"),
+	} {
+		if _, err := NewTrust("", "edge", 1, key); err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "malformed") {
+			t.Errorf("a private key %s: %v", name, err)
+		}
 	}
 }
 

@@ -90,38 +90,53 @@ func ConfiguredTrust(name, audience string, threshold int, keys ...string) (*Tru
 // Audience is the audience whose bundles are believed.
 func (t *Trust) Audience() string { return t.audience }
 
-// privateKey begins a signing key in the form of golang.org/x/mod/sumdb/note.
-const privateKey = "PRIVATE+KEY+"
+// HoldsPrivateKey says whether a signing key, in the form of
+// golang.org/x/mod/sumdb/note, is in s.
+func HoldsPrivateKey(s string) bool { return strings.Contains(strings.ToUpper(s), "PRIVATE+KEY+") }
 
-// parseVerifier reads a key in the form of golang.org/x/mod/sumdb/note.
+// ErrPrivateKey says that a private key was given where a verifier key belongs.
+var ErrPrivateKey = errors.New("a private key, which is not shown here, stands where a verifier key is expected: whoever can read it there, " +
+	"in a log or in a copy of the configuration, can sign. Replace it (`caddy keystile bundle rotate`), and name signers.txt, " +
+	"which holds the verifier keys, or the verifier key of the new one")
+
+// parseVerifier reads a key in the form of golang.org/x/mod/sumdb/note. Errors name it
+// by its name and hash alone: what follows may be a private key that has lost its head.
 func parseVerifier(s string) (v verifier, err error) {
-	if strings.Contains(s, privateKey) {
-		return v, errors.New("a private key stands where a verifier key is expected: whoever could read it there can sign. " +
-			"Replace it (`caddy keystile bundle rotate`), and give the verifier key of the new one")
+	if HoldsPrivateKey(s) {
+		return v, ErrPrivateKey
 	}
 	v.Verifier, err = note.NewVerifier(s)
 	if err != nil {
-		// What it is instead may be a secret.
-		return v, errors.New("what is given as a verifier key is malformed: it has the form name+hash+base64, as in signers.txt of the bundle's folder")
+		return v, fmt.Errorf("verifier key %s is malformed: it has the form name+hash+base64, as in signers.txt", named(s))
 	}
 	// NewVerifier has checked the form and the hash; the key itself is ours to check.
 	_, rest, _ := strings.Cut(s, "+")
 	_, b64, _ := strings.Cut(rest, "+")
 	raw, err := base64.StdEncoding.Strict().DecodeString(b64)
 	if err != nil || len(raw) != 1+len(v.key) {
-		return v, fmt.Errorf("verifier key %q does not hold an Ed25519 key of 32 bytes", s)
+		return v, fmt.Errorf("verifier key %s does not hold an Ed25519 key of 32 bytes", named(s))
 	}
 	copy(v.key[:], raw[1:])
 	point, err := new(edwards25519.Point).SetBytes(v.key[:])
 	switch {
 	case err != nil:
-		return v, fmt.Errorf("verifier key %q is not a point of Ed25519", s)
+		return v, fmt.Errorf("verifier key %s is not a point of Ed25519", named(s))
 	case !bytes.Equal(point.Bytes(), v.key[:]):
-		return v, fmt.Errorf("verifier key %q is not in canonical form", s)
+		return v, fmt.Errorf("verifier key %s is not in canonical form", named(s))
 	case new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 1:
-		return v, fmt.Errorf("verifier key %q is of low order: anyone can sign for it", s)
+		return v, fmt.Errorf("verifier key %s is of low order: anyone can sign for it", named(s))
 	}
 	return v, nil
+}
+
+// named is the name and the hash of a verifier key; what is none has no name.
+func named(s string) string {
+	name, rest, ok := strings.Cut(s, "+")
+	hash, _, ok2 := strings.Cut(rest, "+")
+	if !ok || !ok2 || len(hash) != 8 || len(name) > 64 {
+		return fmt.Sprintf("of %d characters", len(s))
+	}
+	return fmt.Sprintf("%q", name+"+"+hash)
 }
 
 // ErrForeign is the error of a bundle that is not for this edge, and does not become so

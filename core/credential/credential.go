@@ -241,6 +241,10 @@ func RandomText(n int) string {
 	}
 }
 
+// Checksummed says whether a text ends in the checksum of what stands before it, as
+// every key that [Generate] made does, under whatever policy.
+func Checksummed(text string) bool { return len(text) > checksumLen && checksumFits(text) }
+
 func checksumFits(key string) bool {
 	n := len(key) - checksumLen
 	digits := checksumDigits(key[:n])

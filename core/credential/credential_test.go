@@ -53,6 +53,19 @@ func TestChecksumVector(t *testing.T) {
 	}
 }
 
+// A key of any policy is told by its checksum.
+func TestChecksummed(t *testing.T) {
+	key := generate(t)
+	for text, want := range map[string]bool{
+		key: true, "Bearer " + key: false, key[:len(key)-1]: false, key + "0": false, "": false, "28hqg7": false,
+		"sk_live_0123456789ABCDEFGHIJKLMNOPQRSTUV28hqg7": true,
+	} {
+		if got := Checksummed(text); got != want {
+			t.Errorf("%d bytes: %v", len(text), got)
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	key := generate(t)
 	flip := func(i int) string {

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keystile/keystile/core/internal/ascii"
@@ -181,8 +182,24 @@ func ParseEndpoint(s string) (e EndpointPattern, err error) {
 		}
 		e.methods = shape.MethodSet(0).With(m)
 	}
-	e.pattern, err = parsePattern(path)
+	switch {
+	case strings.Contains(path, "://"):
+		return e, fmt.Errorf("endpoint %q: write the path alone, without scheme and host", s)
+	case strings.ContainsAny(path, "?#"):
+		return e, fmt.Errorf("endpoint %q: write the path alone: a query is not compared", s)
+	}
+	if e.pattern, err = parsePattern(path); err != nil {
+		err = fmt.Errorf("endpoint %q: %w", s, err)
+	}
 	return e, err
+}
+
+// Reaches says whether a key of the kind with this index could make a request to the
+// endpoint: a route has it, in part at least.
+func (p *Policy) Reaches(kind int, e EndpointPattern) bool {
+	return slices.ContainsFunc(p.router.patterns, func(q *pattern) bool {
+		return !q.route.Public && q.route.Kinds.Has(kind) && q.route.Methods&e.methods != 0 && q.overlaps(e.pattern)
+	})
 }
 
 // Matches says whether a request is to this endpoint.

@@ -244,9 +244,45 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("%s is %s: %v", tt.path, tt.endpoint, got)
 		}
 	}
+	for bad, mend := range map[string]string{"/v1?x=1": "a query is not compared", "GET /v1#x": "a query is not compared", "https://a/v1": "without scheme and host"} {
+		if _, err := ParseEndpoint(bad); err == nil || !strings.Contains(err.Error(), mend) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
 	for _, bad := range []string{"HEAD /v1/users", "FETCH /v1", "GET", "GET v1", "get /v1", "/v1/{a}/{a}"} {
 		if _, err := ParseEndpoint(bad); err == nil {
 			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// An endpoint is on a route if some request is both.
+func TestReaches(t *testing.T) {
+	p := &Policy{
+		Name: "p", Sources: []credential.Source{{Header: "Authorization", Name: "Authorization", Scheme: "Bearer"}},
+		Kinds: []Kind{{Name: "a", Prefix: "a"}, {Name: "b", Prefix: "b"}}, Environments: []string{"live"},
+		Routes: []Route{
+			{Name: "users", Patterns: []string{"/v1/users/{id}"}, Methods: shape.MethodSet(0).With(shape.GET), Kinds: Set(0).With(0)},
+			{Name: "files", Patterns: []string{"/files/{rest...}"}, Methods: shape.AllMethods, Kinds: All(2)},
+			{Name: "health", Patterns: []string{"/health"}, Methods: shape.AllMethods, Public: true, Kinds: All(2)},
+		},
+	}
+	for i := range p.Answers {
+		p.Answers[i].Status = 401
+	}
+	if err := p.Init(); err != nil {
+		t.Fatal(err)
+	}
+	for endpoint, want := range map[string][2]bool{
+		"/v1/users/{id}": {true, false}, "GET /v1/users/u1": {true, false}, "POST /v1/users/u1": {}, "/v1/users": {}, "/{rest...}": {true, true},
+		"/files/a/b": {true, true}, "PUT /files/{name}": {true, true}, "/health": {}, "/v2/{rest...}": {},
+	} {
+		e, err := ParseEndpoint(endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := [2]bool{p.Reaches(0, e), p.Reaches(1, e)}; got != want {
+			t.Errorf("%s: %v", endpoint, got)
 		}
 	}
 }

@@ -86,9 +86,10 @@ func run(ctx context.Context, dir string, p ports, log io.Writer, started func(t
 	if err != nil {
 		return err
 	}
+	host := fmt.Sprintf("api.localhost:%d", p.https)
 	b, err := home.Init(ctx, control.NewBundle{
 		Name: "shop", Audience: "default", Policy: document, File: "default/policy.yaml",
-		Hosts: map[string][]string{"": {fmt.Sprintf("api.localhost:%d", p.https)}}, Directory: filepath.Join(dir, "bundles"),
+		Hosts: map[string][]string{"live": {host}, "test": {host}}, Directory: filepath.Join(dir, "bundles"),
 	})
 	if err != nil {
 		return err

@@ -174,11 +174,11 @@ func TestRoll(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
-	fresh, secret, err := b.Keyring().Roll(ctx, old.ID, &end)
+	fresh, err := b.Keyring().Roll(ctx, old.ID, Roll{End: &end})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fresh.ID == old.ID || fresh.Digest != secret.Digest() || fresh.Replaces != old.ID || fresh.Status != active ||
+	if fresh.ID == old.ID || fresh.Digest != fresh.Secret.Digest() || fresh.Replaces != old.ID || fresh.Status != active ||
 		fmt.Sprint(fresh.IPs, fresh.Referrers, fresh.Endpoints, fresh.Tenant, fresh.Name, *fresh.Expires) != fmt.Sprint(old.IPs, old.Referrers, old.Endpoints, old.Tenant, old.Name, expires) {
 		t.Errorf("%+v", fresh)
 	}
@@ -191,7 +191,7 @@ func TestRoll(t *testing.T) {
 	}
 	// A later end does not lengthen the old key's life.
 	later := expires.Add(time.Hour)
-	if _, _, err := b.Keyring().Roll(ctx, fresh.ID, &later); err != nil {
+	if _, err := b.Keyring().Roll(ctx, fresh.ID, Roll{End: &later}); err != nil {
 		t.Fatal(err)
 	}
 	if k, err := b.Keyring().Show(ctx, fresh.ID); err != nil || !k.Expires.Equal(expires) {
@@ -457,11 +457,11 @@ func TestKeyIsGivenOnce(t *testing.T) {
 		return k.ID
 	}
 	secret, public := create("secret"), create("publishable")
-	rolled, next, err := b.Keyring().Roll(ctx, secret, nil)
+	rolled, err := b.Keyring().Roll(ctx, secret, Roll{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	made[rolled.ID] = next
+	made[rolled.ID] = rolled.Secret
 	keys, err := b.Keyring().List(ctx)
 	if err != nil || len(keys) != 3 {
 		t.Fatalf("%d keys, %v", len(keys), err)

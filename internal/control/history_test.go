@@ -15,7 +15,7 @@ func TestHistory(t *testing.T) {
 	k, _ := create(t, b, NewKey{})
 	ann := store.WithActor(ctx, store.Actor{Who: "ann", From: "desk"})
 	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
-	next, _, err := b.Keyring().Roll(ann, k.ID, &end)
+	next, err := b.Keyring().Roll(ann, k.ID, Roll{End: &end})
 	noError(t, err)
 	for range 2 {
 		_, err = b.Keyring().Revoke(ann, k.ID)

@@ -124,11 +124,27 @@ func (h *Home) OpenWithoutPolicy(name string) (*Bundle, error) {
 			return nil, err
 		}
 	}
+	if !bundleName.MatchString(name) {
+		return nil, errBundleName(name)
+	}
 	b, err := h.read(filepath.Join(h.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("bundle %q is not in %s: make it with `caddy keystile init %s`", name, h.dir, name)
+		err = h.noBundle(name)
 	}
 	return b, err
+}
+
+// noBundle says that a bundle is not there, and which are.
+func (h *Home) noBundle(name string) error {
+	names, err := h.Bundles()
+	if err == nil && len(names) > 0 {
+		return fmt.Errorf("bundle %q is not in %s, which has %q; `caddy keystile init %s` makes it", name, h.dir, names, name)
+	}
+	return fmt.Errorf("bundle %q is not in %s: make it with `caddy keystile init %s`", name, h.dir, name)
+}
+
+func errBundleName(name string) error {
+	return fmt.Errorf("bundle name %q: use lower-case letters, digits, dash and underscore, at most 63", name)
 }
 
 // onlyBundle is the name of the only bundle there is.

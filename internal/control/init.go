@@ -56,7 +56,7 @@ func (h *Home) Init(ctx context.Context, n NewBundle) (*Bundle, error) {
 // check says why n cannot be made in dir.
 func (n *NewBundle) check(dir string) error {
 	if !bundleName.MatchString(n.Name) {
-		return fmt.Errorf("bundle name %q: use lower-case letters, digits, dash and underscore", n.Name)
+		return errBundleName(n.Name)
 	}
 	if _, err := os.Stat(dir); err == nil {
 		return fmt.Errorf("bundle %q is there already, in %s", n.Name, dir)

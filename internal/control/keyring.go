@@ -30,6 +30,9 @@ const statusExpired = "expired"
 // nowhere, unless its kind is public.
 func (r *Keyring) Create(ctx context.Context, n NewKey) (*Key, credential.Secret, error) {
 	k, secret, err := r.newKey(n)
+	if err == nil {
+		err = mistaken(r.bundle.Policy, k)
+	}
 	if err != nil {
 		return nil, credential.Secret{}, err
 	}
@@ -55,22 +58,20 @@ func (r *Keyring) List(ctx context.Context) (keys []*Key, err error) {
 }
 
 // Show returns one key.
-func (r *Keyring) Show(ctx context.Context, id string) (k *Key, err error) {
-	err = r.bundle.view(ctx, func(tx store.Tx) error {
-		k, err = tx.Get(ctx, id)
-		return err
-	})
-	if err == nil {
-		r.describe(k)
-	}
-	return k, err
+func (r *Keyring) Show(ctx context.Context, id string) (*Key, error) {
+	return r.one(ctx, func(tx store.Tx) (*Key, error) { return tx.Get(ctx, id) })
 }
 
 // Find returns the key whose API key a text is, or an error that wraps
 // [store.ErrNotFound].
-func (r *Keyring) Find(ctx context.Context, apiKey string) (k *Key, err error) {
+func (r *Keyring) Find(ctx context.Context, apiKey string) (*Key, error) {
+	return r.one(ctx, func(tx store.Tx) (*Key, error) { return tx.Find(ctx, credential.DigestOf(apiKey)) })
+}
+
+// one is the key that get reads.
+func (r *Keyring) one(ctx context.Context, get func(store.Tx) (*Key, error)) (k *Key, err error) {
 	err = r.bundle.view(ctx, func(tx store.Tx) error {
-		k, err = tx.Find(ctx, credential.DigestOf(apiKey))
+		k, err = get(tx)
 		return err
 	})
 	if err == nil {
@@ -92,12 +93,29 @@ func (r *Keyring) describe(k *Key) {
 	k.Rotate = rotate > 0 && k.Status == active && now.Sub(k.Created) >= rotate
 }
 
+// Roll is what a caller asks for of a key that takes the place of another.
+type Roll struct {
+	// End is a hard end of the old key, which else works until it is revoked, or until
+	// an end that it has.
+	End *time.Time
+	// Expires is the end of the new key, which else is that of the old one.
+	Expires *time.Time
+}
+
+// Rolled is a key that takes the place of Old.
+type Rolled struct {
+	*Key
+	Secret credential.Secret
+	Old    *Key
+}
+
 // Roll makes a key like another one, which goes on working and is marked as
 // deprecated; with a hard end it also expires then.
-func (r *Keyring) Roll(ctx context.Context, id string, end *time.Time) (*Key, credential.Secret, error) {
-	var k *Key
-	var secret credential.Secret
-	err := r.bundle.Publisher().change(ctx, func(tx store.Tx) error {
+func (r *Keyring) Roll(ctx context.Context, id string, roll Roll) (rolled Rolled, err error) {
+	if roll.End != nil && !roll.End.After(r.bundle.home.now()) {
+		return rolled, errEnded
+	}
+	err = r.bundle.Publisher().change(ctx, func(tx store.Tx) error {
 		old, err := tx.Get(ctx, id)
 		if err != nil {
 			return err
@@ -106,34 +124,36 @@ func (r *Keyring) Roll(ctx context.Context, id string, end *time.Time) (*Key, cr
 		if old.Status == revoked || old.Status == statusExpired {
 			return fmt.Errorf("key %s is %s and cannot be rolled: create a new one", id, old.Status)
 		}
-		if now := r.bundle.home.now(); end != nil && !end.After(now) {
-			return fmt.Errorf("the end %s is past, and would end key %s at once: give a later one, or create a key and revoke this one", end.Format(time.RFC3339), id)
+		expires := old.Expires
+		if roll.Expires != nil {
+			expires = roll.Expires
 		}
-		if end != nil && old.Expires != nil && old.Expires.Before(*end) {
-			end = nil // it ends earlier by itself
-		}
-		if k, secret, err = r.newKey(NewKey{
+		k, secret, err := r.newKey(NewKey{
 			Name: old.Name, Kind: old.Kind, Environment: old.Environment, Tenant: old.Tenant, Scopes: old.Scopes,
-			NotBefore: old.NotBefore, Expires: old.Expires, IPs: old.IPs, Referrers: old.Referrers, Endpoints: old.Endpoints,
-		}); err != nil {
+			NotBefore: old.NotBefore, Expires: expires, IPs: old.IPs, Referrers: old.Referrers, Endpoints: old.Endpoints,
+		})
+		if err != nil {
 			return err
 		}
 		k.Replaces = old.ID
 		if err := tx.Insert(ctx, k); err != nil {
 			return err
 		}
+		old.Status = deprecated
+		var end *time.Time // of the old key, if it changes: never to a later one
+		if roll.End != nil && (old.Expires == nil || roll.End.Before(*old.Expires)) {
+			end, old.Expires = roll.End, roll.End
+		}
 		if err := tx.SetStatus(ctx, old.ID, deprecated, end, nil); err != nil {
 			return err
 		}
-		if end == nil {
-			end = old.Expires
-		}
+		rolled = Rolled{k, secret, old}
 		if err := r.bundle.log(ctx, tx, keyCreated, k.ID, rights(k)); err != nil {
 			return err
 		}
-		return r.bundle.log(ctx, tx, keyRolled, old.ID, ends(k.ID, end))
+		return r.bundle.log(ctx, tx, keyRolled, old.ID, ends(k.ID, old.Expires))
 	})
-	return k, secret, err
+	return rolled, err
 }
 
 // Revoke ends a key at once and for ever. Revoking twice is no error. It needs no

@@ -2,12 +2,9 @@ package control
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/net/publicsuffix"
 
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/policy"
@@ -57,7 +54,13 @@ func (r *Keyring) newKey(n NewKey) (*Key, credential.Secret, error) {
 // allow says why the policy does not let a caller have n. Else n has all its
 // scopes, and its environment where there is only one.
 func allow(p *policy.Policy, n *NewKey, now time.Time) (kind policy.Kind, err error) {
+	if err := n.texts(p.Grammar()); err != nil {
+		return kind, err
+	}
 	i := p.KindIndex(n.Kind)
+	if i < 0 && n.Kind == "" {
+		return kind, fmt.Errorf("name the key's kind: one of %q", kindNames(p))
+	}
 	if i < 0 {
 		return kind, fmt.Errorf("kind %q is not in policy %q: use one of %q", n.Kind, p.Name, kindNames(p))
 	}
@@ -66,6 +69,9 @@ func allow(p *policy.Policy, n *NewKey, now time.Time) (kind policy.Kind, err er
 		n.Environment = p.Environments[0]
 	}
 	if !slices.Contains(p.Environments, n.Environment) {
+		if n.Environment == "" {
+			return kind, fmt.Errorf("name the key's environment: one of %q", p.Environments)
+		}
 		return kind, fmt.Errorf("environment %q is not in policy %q: use one of %q", n.Environment, p.Name, p.Environments)
 	}
 	if n.Tenant == "" && p.Grants.TenantRequired {
@@ -80,42 +86,7 @@ func allow(p *policy.Policy, n *NewKey, now time.Time) (kind policy.Kind, err er
 	if err := restrictable(p, n); err != nil {
 		return kind, err
 	}
-	return kind, bites(n, now)
-}
-
-// bites refuses times and limits that cannot be meant: with them a key works never, or
-// a limit holds nobody.
-func bites(n *NewKey, now time.Time) error {
-	switch {
-	case n.Expires == nil:
-	case !n.Expires.After(now):
-		return fmt.Errorf("expiry %s is past", n.Expires.Format(time.RFC3339))
-	case n.NotBefore != nil && !n.NotBefore.Before(*n.Expires):
-		return fmt.Errorf("the key would begin to work at %s, when it has expired (%s): let it begin earlier or expire later",
-			n.NotBefore.Format(time.RFC3339), n.Expires.Format(time.RFC3339))
-	}
-	for _, s := range n.IPs {
-		if p, err := netip.ParsePrefix(s); err == nil && p.Bits() == 0 {
-			return fmt.Errorf("IP prefix %q holds every address, and limits nothing: leave it out", s)
-		}
-	}
-	for _, s := range n.Referrers {
-		if _, host, ok := strings.Cut(s, "://*."); ok {
-			host, _, _ = strings.Cut(host, ":")
-			if suffix, _ := publicsuffix.PublicSuffix(host); suffix == host {
-				return fmt.Errorf("referrer %q allows everybody who has a name under %s: name a host of your own, like https://*.example.com", s, host)
-			}
-		}
-	}
-	for _, s := range n.Endpoints {
-		switch {
-		case strings.Contains(s, "*"):
-			return fmt.Errorf("endpoint %q: a star is only a star there: write {name} for one part of the path, and {rest...} for all that follows", s)
-		case strings.ContainsAny(s, "?#"):
-			return fmt.Errorf("endpoint %q: it is a path without a query: queries are not looked at", s)
-		}
-	}
-	return nil
+	return kind, n.times(now)
 }
 
 // plainNames refuses a tenant or a scope that holds "%": edges compare both with
@@ -161,6 +132,11 @@ func grant(p *policy.Policy, kind policy.Kind, n *NewKey) ([]string, error) {
 			return nil, fmt.Errorf("keys of kind %q need no scopes: leave them out", kind.Name)
 		}
 		return nil, nil
+	}
+	for i, s := range n.Scopes {
+		if slices.Contains(n.Scopes[:i], s) {
+			return nil, fmt.Errorf("scope %q is given twice: is another one missing?", s)
+		}
 	}
 	slices.Sort(scopes)
 	scopes = slices.Compact(scopes)

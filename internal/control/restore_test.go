@@ -111,7 +111,7 @@ func TestOlderStore(t *testing.T) {
 		}, "1 keys are missing"},
 		"a key revoked": {func(b *Bundle, id string) error { _, err := b.Keyring().Revoke(ctx, id); return err }, "1 keys are not revoked"},
 		"a key rolled": {func(b *Bundle, id string) error {
-			_, _, err := b.Keyring().Roll(ctx, id, nil)
+			_, err := b.Keyring().Roll(ctx, id, Roll{})
 			return err
 		}, "1 keys are missing, 1 keys are not deprecated"},
 		"a key that ends": {func(b *Bundle, id string) error {
@@ -437,7 +437,7 @@ func TestRollExpired(t *testing.T) {
 	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
 	k, _ := create(t, b, NewKey{Kind: "secret", Environment: "live", Expires: &end})
 	b.home.now = func() time.Time { return end }
-	if _, _, err := b.Keyring().Roll(ctx, k.ID, nil); err == nil || !strings.Contains(err.Error(), "is expired and cannot be rolled") {
+	if _, err := b.Keyring().Roll(ctx, k.ID, Roll{}); err == nil || !strings.Contains(err.Error(), "is expired and cannot be rolled") {
 		t.Errorf("a key that has expired was rolled: %v", err)
 	}
 }

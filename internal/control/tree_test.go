@@ -86,7 +86,7 @@ func TestTreeFollowsKeys(t *testing.T) {
 		},
 		"roll": func() {
 			end := time.Now().Add(time.Hour)
-			if _, _, err := b.Keyring().Roll(ctx, ids[1], &end); err != nil {
+			if _, err := b.Keyring().Roll(ctx, ids[1], Roll{End: &end}); err != nil {
 				t.Fatal(err)
 			}
 		},

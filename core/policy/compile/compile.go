@@ -6,6 +6,8 @@
 package compile
 
 import (
+	"errors"
+	"fmt"
 	"net/textproto"
 	"regexp"
 	"slices"
@@ -171,12 +173,24 @@ func (c *compiler) header() error {
 	return nil
 }
 
+// structured are the schemes of HTTP whose credentials are no bare token: a password in
+// base64, parameters, or a proof.
+var structured = []string{
+	"basic", "digest", "negotiate", "ntlm", "hoba", "mutual", "oauth", "scram-sha-1", "scram-sha-256", "vapid", "aws4-hmac-sha256", "concealed",
+}
+
 func (s sourceDoc) compile() (credential.Source, error) {
 	if !headerName.MatchString(s.Header.s) {
 		return credential.Source{}, s.Header.Errorf("header %q: use letters, digits and dashes", s.Header.s)
 	}
+	if policy.SameField(s.Header.s, "Cookie") {
+		return credential.Source{}, s.Header.Errorf("header %q: a key in a cookie is always denied, so that no request would match: choose another name, like Authorization", s.Header.s)
+	}
 	if policy.Reserved(s.Header.s) {
 		return credential.Source{}, errReserved(s.Header)
+	}
+	if slices.Contains(structured, strings.ToLower(s.Scheme.s)) {
+		return credential.Source{}, s.Scheme.Errorf("scheme %q never carries a key as it is, so that no request would match: use Bearer, or a scheme of your own", s.Scheme.s)
 	}
 	if s.Scheme.s != "" && !headerName.MatchString(s.Scheme.s) {
 		return credential.Source{}, s.Scheme.Errorf("scheme %q: use letters, digits and dashes", s.Scheme.s)
@@ -261,6 +275,9 @@ func (c *compiler) environments() error {
 		}
 	}
 	free := c.hosts("", c.doc.Hosts)
+	if _, own := c.opts.Hosts[""]; unbound == 0 && !own && len(c.opts.Hosts) > 0 {
+		free = nil // the operator's hosts replace the document's, for each environment
+	}
 	if len(free) == 0 && unbound != 0 && len(c.p.Hosts) > 0 {
 		return c.doc.Name.Errorf("some environments have hosts and some none: give each its hosts, or list hosts for the others at the top")
 	}
@@ -287,10 +304,27 @@ func (c *compiler) hosts(environment string, documented texts) texts {
 	return out
 }
 
+// CheckHost says why name cannot be the name of a host that a policy serves.
+func CheckHost(name string) error {
+	canonical, ok := shape.CanonicalHost(name)
+	switch {
+	case ok && canonical == name:
+		return nil
+	case strings.Contains(name, "://"):
+		return errors.New("write the host alone, without https://")
+	case strings.Contains(name, "/"):
+		return errors.New("write the host alone, without a path: routes have paths")
+	case strings.Contains(name, "*"):
+		return errors.New("a host has no star: name each one")
+	case !ok:
+		return errors.New("this is no host name: write it like api.example.com, or api.example.com:8443 where the port is not 443")
+	}
+	return fmt.Errorf("write %s: in lower case, without a trailing dot and without port 443; any other port belongs to the name", canonical)
+}
+
 func (c *compiler) host(h text, environments policy.Set) error {
-	canonical, ok := shape.CanonicalHost(h.s)
-	if !ok || canonical != h.s {
-		return h.Errorf("host %q: write it in lower case, without a trailing dot and without port 443", h.s)
+	if err := CheckHost(h.s); err != nil {
+		return h.Errorf("host %q: %s", h.s, err)
 	}
 	for i := range c.p.Hosts {
 		if c.p.Hosts[i].Name == h.s {

@@ -70,7 +70,14 @@ func TestMistakes(t *testing.T) {
 		{"header with a space", "header: Authorization", "header: X Y", "good.yaml:3:14: header"},
 		{"source twice", "sources:\n", "sources:\n  - {header: authorization}\n", "is a source already"},
 		{"source under an alias", "sources:\n", "sources:\n  - {header: X-Key}\n  - {header: x-kEY}\n", "is a source already"},
-		{"cookie as a source", "header: Authorization", "header: Cookie", "choose another name"},
+		{"cookie as a source", "header: Authorization", "header: cookie", "good.yaml:3:14: header \"cookie\": a key in a cookie is always denied"},
+		{"Basic as a scheme", "scheme: Bearer", "scheme: BASIC", "good.yaml:3:37: scheme \"BASIC\" never carries a key as it is"},
+		{"Digest as a scheme", "scheme: Bearer", "scheme: Digest", "use Bearer"},
+		{"Basic for the customer token", "scopes:\n", "customer_token: {header: X-Token, scheme: basic, algorithm: RS256, keys: k}\nscopes:\n", "never carries a key"},
+		{"host with a scheme", "[api.example.com]", "[\"https://api.example.com\"]", "write the host alone, without https://"},
+		{"host with a path", "[api.example.com]", "[api.example.com/v1]", "without a path"},
+		{"host with a star", "[api.example.com]", "[\"*.example.com\"]", "a host has no star"},
+		{"host that is none", "[api.example.com]", "[\"api example\"]", "this is no host name"},
 		{"identity in Host", "routes:", "identity_headers: {tenant: Host}\nroutes:", "has a meaning of its own"},
 		{"identity in a length", "routes:", "identity_headers: {tenant: Content-Length}\nroutes:", "has a meaning of its own"},
 		{"identity in Connection", "routes:", "identity_headers: {tenant: connection}\nroutes:", "has a meaning of its own"},
@@ -138,6 +145,17 @@ func TestHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for host, want := range map[string]policy.Set{"a.example": 1, "b.example:8443": 1, "sandbox.example.com": 2, "api.example.com": 0} {
+		if got, _ := p.HostEnvironments(host); got != want {
+			t.Errorf("%s: environments %b", host, got)
+		}
+	}
+	// Hosts for each environment take the place of a document's for all.
+	shared := strings.Replace(strings.Replace(good, "live: {hosts: [api.example.com]}\n  test: {hosts: [sandbox.example.com]}", "live:\n  test:", 1), "scopes:\n", "hosts: [api.example.com]\nscopes:\n", 1)
+	p, err = Compile("shared.yaml", []byte(shared), Options{Hosts: map[string][]string{"live": {"a.example"}, "test": {"a.example", "b.example"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]policy.Set{"a.example": 3, "b.example": 2, "api.example.com": 0} {
 		if got, _ := p.HostEnvironments(host); got != want {
 			t.Errorf("%s: environments %b", host, got)
 		}

@@ -46,8 +46,6 @@ const (
 	lock      = "internal/control/lock.go"
 	signing   = "internal/control/signing.go"
 	keyring   = "internal/control/keyring.go"
-	usage     = "caddymodule/command/usage.go"
-	newKey    = "internal/control/newkey.go"
 	growing   = "internal/control/tree.go"
 	sqlite    = "internal/control/store/sqlstore/sqlite.go"
 	storeTx   = "internal/control/store/sqlstore/tx.go"
@@ -57,6 +55,18 @@ const (
 	home      = "internal/control/home.go"
 	inControl = "./internal/control"
 	inCommand = "./caddymodule/command"
+
+	usage     = "caddymodule/command/arguments.go"
+	secrets   = "caddymodule/command/secrets.go"
+	hostFlags = "caddymodule/command/hosts.go"
+	mistaken  = "internal/control/mistaken.go"
+	newKey    = "internal/control/newkey.go"
+	signers   = "internal/disk/signers.go"
+	caddyfile = "caddymodule/caddyfile.go"
+	compiling = "core/policy/compile/compile.go"
+	inCompile = "./core/policy/compile"
+	lengths   = "internal/duration/duration.go"
+	inLengths = "./internal/duration"
 
 	inCaddy = "./caddymodule"
 	// It takes long to run all of Caddy's tests.
@@ -282,6 +292,9 @@ var mutants = []mutant{
 	{"name of the bundle", trust, `if t.name != "" && n.Name != t.name {`, "if false {", inBundle},
 	{"manifest's policy note", trust, "if manifest.PolicyNoteHash != m.PolicyNote.hash {", "if false {", inBundle},
 	{"one key under two names", trust, "if other.key == v.key {", "if false {", inBundle},
+	{"private key told", trust, "if HoldsPrivateKey(s) {", "if false {", inBundle},
+	{"private key in lower case", trust, "strings.Contains(strings.ToUpper(s), ", "strings.Contains(s, ", inBundle},
+	{"private key without its head", trust, `return fmt.Sprintf("%q", name+"+"+hash)`, `return fmt.Sprintf("%q", s)`, inBundle},
 	{"low order", trust, "case new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 1:", "case false:", inBundle},
 	{"canonical key", trust, "case !bytes.Equal(point.Bytes(), v.key[:]):", "case !bytes.Equal(point.Bytes(), point.Bytes()):", inBundle},
 	{"note's size", trust, "if len(msg) > MaxNote {", "if false {", inBundle},
@@ -325,6 +338,36 @@ var mutants = []mutant{
 	{"store that lacks an end", comparing, "case end != nil:", "case false && end != nil:", inControl},
 	{"version of what is published", comparing, "if last.Version == w.manifest.Version && sameRoot {", "if sameRoot {", inControl},
 	{"directory as the witness", inForce, `if p.bundle.Directory != "" {`, "if false {", inControl},
+	// commands
+	{"private key in a file of signers", signers, "if bundle.HoldsPrivateKey(line) {", "if false {", inDisk},
+	{"private key as a path", signers, "if bundle.HoldsPrivateKey(path) {", "if false {", inDisk},
+	{"private key in Envoy's configuration", filterConfig, "if bundle.HoldsPrivateKey(string(raw)) {", "if false {", inFilter},
+	{"private key in the Caddyfile", caddyfile, "if bundle.HoldsPrivateKey(d.Val()) {", "if false {", inCaddy},
+	{"group without a command", usage, "args, run = cobra.ArbitraryArgs, unknownCommand", "args, run = cobra.ArbitraryArgs, func(c *cobra.Command, _ []string) error { return c.Help() }", inCommand},
+	{"status of a mistake", usage, "const statusUsage = 2", "const statusUsage = 1", inCommand},
+	{"API key as an argument", usage, "if err := refuse(what, a); err != nil {", "if err := refuse(what, a); err != nil && i > 0 {", inCommand},
+	{"API key for an ID", usage, "if asksForKey(cmd) && keyForm.MatchString(a) {", "if false {", inCommand},
+	{"API key in a flag", usage, "if err := refuse(name, s); err != nil {", "if err := refuse(name, s); false {", inCommand},
+	{"error with a secret", secrets, "return keyForm.ReplaceAllString(s, \"[API key]\")", "return s", inCommand},
+	{"error with a private key", secrets, "s = privateForm.ReplaceAllString(s, \"[private key]\")", "", inCommand},
+	{"API key as a name", mistaken, "if g.Within(s) {", "if g.Within(s) && false {", inControl},
+	{"name that a terminal would obey", mistaken, "!unicode.IsPrint(r)", "false", inControl},
+	{"prefix of everyone", mistaken, "if meant[0].Bits() == 0 {", "if false {", inControl},
+	{"prefix wider than it looks", mistaken, "err == nil && prefix.Masked() != prefix", "err == nil && false", inControl},
+	{"referrer of anybody", mistaken, "suffix == domain", "suffix == domain && false", inControl},
+	{"star in an endpoint", mistaken, `if strings.Contains(segment, "*") {`, `if segment == "*." {`, inControl},
+	{"endpoint on no route", mistaken, "if !p.Reaches(kind, e) {", "if !p.Reaches(kind, e) && false {", inControl},
+	{"endpoint of another kind", pattern, "q.route.Kinds.Has(kind) && q.route.Methods", "q.route.Methods", inPolicy},
+	{"scoped key without scopes", mistaken, "p.Kinds[kind].Scoped && !freeRoute(p, kind)", "false", inControl},
+	{"end before the begin", mistaken, "n.NotBefore != nil && !n.Expires.After(*n.NotBefore)", "false", inControl},
+	{"scope twice", newKey, "if slices.Contains(n.Scopes[:i], s) {", "if i < 0 && s == \"\" {", inControl},
+	{"roll that ends at once", keyring, "if roll.End != nil && !roll.End.After(r.bundle.home.now()) {", "if false {", inControl},
+	{"roll that lengthens a life", keyring, "(old.Expires == nil || roll.End.Before(*old.Expires))", "true", inControl},
+	{"bundle's name on a way out", home, "if !bundleName.MatchString(name) {", "if false {", inControl},
+	{"hosts of all environments", hostFlags, "if !several(environments) {", "if !several(environments) || true {", inCommand},
+	{"scheme that never matches", compiling, "if slices.Contains(structured, strings.ToLower(s.Scheme.s)) {", "if false {", inCompile},
+	{"length of time too long", lengths, "if d*unit/unit != d {", "if false {", inLengths},
+	{"length of time of two units", lengths, `|| ok && strings.Trim(days, "+-.0123456789") != ""`, "", inLengths},
 	{"file that is gone", comparing, "if err != nil || last.Version == 0 || last.Tree.Root == empty.Root {", "if err != nil || empty.Keys == 0 {", inCommand},
 	{"expired key rolled", keyring, "if old.Status == revoked || old.Status == statusExpired {", "if old.Status == revoked {", inControl},
 	{"signing key's mode", signing, "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)", "os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)", inControl},
@@ -425,17 +468,7 @@ var mutants = []mutant{
 	{"scope's parameter is a word", scope, `name != "" && !strings.ContainsAny(name, "{}:/ ")`, `name != ""`, inPolicy},
 	{"list that is too short", "core/policy/codec.go", "if err == nil && count != len(items) {", "if false && count != len(items) {", inPolicy},
 	{"number that does not fit", "core/policy/codec.go", "uint64(*to) != i || i == 0", "i == 0", inPolicy},
-	{"command that is not understood", usage, "if cmd.RunE == nil {", "if false {", inCommand},
-	{"secret as an argument", usage, "look(fmt.Sprintf(\"argument %d\", i+1), a)", "_, _ = i, a", inCommand},
-	{"secret as a flag", usage, "look(\"--\"+f.Name, f.Value.String())", "_ = f", inCommand},
-	{"secret in an error", usage, "return quiet{err}", "return err", inCommand},
-	{"secret in a misuse", usage, "cmd.PrintErrln(\"Error:\", quiet{err})", "cmd.PrintErrln(\"Error:\", err)", inCommand},
 	{"key of another bundle by its digest", storeTx, "WHERE bundle = ? AND digest = ?`, t.bundle, d[:])", "WHERE digest = ?`, d[:])", inStore},
-	{"rolled key's end in the past", keyring, "end != nil && !end.After(now)", "false", inCommand},
-	{"end before the beginning", newKey, "case n.NotBefore != nil && !n.NotBefore.Before(*n.Expires):", "case false:", inCommand},
-	{"prefix of every address", newKey, "p.Bits() == 0", "false", inCommand},
-	{"referrer of a public suffix", newKey, "suffix == host", "suffix == host && false", inCommand},
-	{"star in an endpoint", newKey, "case strings.Contains(s, \"*\"):", "case false:", inCommand},
 	{"environment that is not in force", growing, " || !slices.Contains(g.note.Note.Environments, r.Environment)", "", inControl},
 	{"tree whose root is gone", growing, "whole = true", "_ = whole", inControl},
 	{"tree whose node is gone", growing, "if !errors.As(err, &node) {", "if true || !errors.As(err, &node) {", inControl},

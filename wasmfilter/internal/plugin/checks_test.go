@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/internal/control"
+	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -363,6 +365,36 @@ func TestLaterUse(t *testing.T) {
 	u.tick()
 	if got := string(s.data["keystile.used.shop"]); got != "key_a 1900000000\n" {
 		t.Errorf("%q", got)
+	}
+}
+
+// R74: a private key is told wherever it stands in a configuration, and not repeated; one
+// without its head is no verifier key.
+func TestNoPrivateKeyIsRepeated(t *testing.T) {
+	private, _, err := note.GenerateKey(rand.Reader, "policy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := private[len(private)-30:]
+	config := func(signer, rest string) []byte {
+		return []byte(`{"bundles": {"shop": {"origins": [{"cluster": "c", "authority": "a"}], "signers": ["` + signer + `"]}}` + rest + `}`)
+	}
+	for name, raw := range map[string][]byte{
+		"signer":       config(private, ""),
+		"other option": config("x", `, "other_hosts": "`+private+`"`),
+		"no option":    config("x", `, "`+private+`": 1`),
+		"no JSON":      []byte(private),
+	} {
+		if _, err := parseConfig(raw); !errors.Is(err, bundle.ErrPrivateKey) || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	c, err := parseConfig(config(strings.TrimPrefix(private, "PRIVATE+KEY+"), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Bundles["shop"].trust("shop"); err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "malformed") {
+		t.Errorf("without its head: %v", err)
 	}
 }
 

@@ -111,6 +111,9 @@ func parseConfig(raw []byte) (*Config, error) {
 	if len(raw) > maxConfig {
 		return nil, fmt.Errorf("the configuration has %d bytes: at most %d are possible; large bundles do not belong into it", len(raw), maxConfig)
 	}
+	if bundle.HoldsPrivateKey(string(raw)) { // wherever it stands: an error could quote it
+		return nil, fmt.Errorf("the configuration: %w", bundle.ErrPrivateKey)
+	}
 	if asJSON, ok := structure(raw); ok {
 		raw = asJSON
 	} else if !utf8.Valid(raw) {
