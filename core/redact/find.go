@@ -19,8 +19,9 @@ const (
 	// knownBody is the shortest behind names that a policy knows, in any case: hosts and
 	// names of headers arrive in lower case.
 	knownBody = 8
-	// privateKey is how every signer's and publisher's private key begins.
-	privateKey = "PRIVATE+KEY+"
+	// private and key, with + between them, are how the private key of every signer and
+	// publisher begins, in any case.
+	private, key = "PRIVATE", "KEY+"
 )
 
 // encoded finds secrets in s, as they are and in base64 or hexadecimal text.
@@ -74,7 +75,7 @@ func (r *Rules) within(found []span, s string, from, to, bits int, digits *[256]
 				rest &= 1<<have - 1
 			}
 		}
-		if bytes.IndexByte(decoded, '_') < 0 && !bytes.Contains(decoded, []byte(privateKey)) {
+		if bytes.IndexByte(decoded, '_') < 0 && bytes.IndexByte(decoded, '+') < 0 {
 			continue
 		}
 		for _, f := range r.plain(nil, string(decoded)) {
@@ -99,16 +100,20 @@ func (r *Rules) plain(found []span, s string) []span {
 		}
 	}
 	for from := 0; ; {
-		i := strings.Index(s[from:], privateKey)
+		i := strings.IndexByte(s[from:], '+')
 		if i < 0 {
 			return found
 		}
-		i += from
-		from = i + len(privateKey)
+		from += i + 1
+		begin := from - len(private) - 1
+		if begin < 0 || !ascii.EqualFold(s[begin:from-1], private) || len(s) < from+len(key) || !ascii.EqualFold(s[from:from+len(key)], key) {
+			continue
+		}
+		from += len(key)
 		for from < len(s) && (ascii.IsAlnum(s[from]) || strings.IndexByte("+/=-_.:@~*", s[from]) >= 0) {
 			from++
 		}
-		found = append(found, span{i, from})
+		found = append(found, span{begin, from})
 	}
 }
 

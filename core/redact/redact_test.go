@@ -74,24 +74,25 @@ func TestText(t *testing.T) {
 		rules  *redact.Rules
 		secret string
 	}{
-		"a key":                     {redact.Default, key},
-		"a key of another policy":   {redact.Default, newKey(t, "vk", "sandbox")},
-		"a key that lacks its end":  {redact.Default, key[:len(key)-4]},
-		"a key with a bad checksum": {redact.Default, key[:len(key)-2] + "00"},
-		"a key with more behind":    {redact.Default, key + "abc"},
-		"a key behind a word":       {redact.Default, "x" + key},
-		"a known key's beginning":   {known, key[:20]},
-		"a known key in lower case": {known, strings.ToLower(key)},
-		"a known key in upper case": {known, strings.ToUpper(key)},
-		"a known key with a hyphen": {known, key[:20] + "-" + key[20:]},
-		"a private key":             {redact.Default, "PRIVATE+KEY+keystile-vinr+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw=="},
+		"a key":                       {redact.Default, key},
+		"a key of another policy":     {redact.Default, newKey(t, "vk", "sandbox")},
+		"a key that lacks its end":    {redact.Default, key[:len(key)-4]},
+		"a key with a bad checksum":   {redact.Default, key[:len(key)-2] + "00"},
+		"a key with more behind":      {redact.Default, key + "abc"},
+		"a key behind a word":         {redact.Default, "x" + key},
+		"a known key's beginning":     {known, key[:20]},
+		"a known key in lower case":   {known, strings.ToLower(key)},
+		"a known key in upper case":   {known, strings.ToUpper(key)},
+		"a known key with a hyphen":   {known, key[:20] + "-" + key[20:]},
+		"a private key in lower case": {redact.Default, "private+key+keystile-vinr+5d1b1d6d+aq0agbk2mn/4t+x0yw=="},
+		"a private key":               {redact.Default, "PRIVATE+KEY+keystile-vinr+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw=="},
 	} {
 		for how, encode := range encodings {
 			for _, place := range places {
 				in := fmt.Sprintf(place, encode(tt.secret))
 				out := tt.rules.Text(in)
 				before, after, _ := strings.Cut(place, "%s")
-				if strings.HasPrefix(tt.secret, "PRIVATE") || strings.HasPrefix(how, "base64") || strings.HasSuffix(how, "digit") { // what was encoded with it stays, or goes
+				if strings.HasPrefix(name, "a private key") || strings.HasPrefix(how, "base64") || strings.HasSuffix(how, "digit") { // what was encoded with it stays, or goes
 					before, after = strings.TrimRight(before, "=/"), strings.TrimLeft(after, "/y")
 				}
 				if !strings.HasPrefix(out, before) || !strings.HasSuffix(out, after) || !strings.Contains(out, redact.Mark) || len(out) > len(in)-len(encode(tt.secret))+40 {
