@@ -4,6 +4,7 @@
 package canary
 
 import (
+	"bufio"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
@@ -11,10 +12,13 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,7 +31,7 @@ func Requests(host, path, secret string) map[string]string {
 	get := func(headers ...string) string { return line("GET", path, host, headers...) }
 	asked := func(query string) string { return line("GET", path+"?"+query, host) }
 	basic := base64.StdEncoding.EncodeToString([]byte("user:" + secret))
-	out := map[string]string{
+	return map[string]string{
 		"X-Api-Key":               get("X-Api-Key: " + secret),
 		"Bearer":                  get("Authorization: Bearer " + secret),
 		"Basic":                   get("Authorization: Basic " + basic),
@@ -81,7 +85,6 @@ func Requests(host, path, secret string) map[string]string {
 		"query, HEXADECIMAL":      asked("x=" + strings.ToUpper(hex.EncodeToString([]byte(secret)))),
 		"name of a query's value": asked(secret),
 	}
-	return out
 }
 
 func percent(s string) string {
@@ -92,23 +95,64 @@ func percent(s string) string {
 	return b.String()
 }
 
-// Send sends a request and returns the answer. serverName is empty for plain HTTP. A
-// server that sends nothing within wait has nothing to say.
-func Send(address, serverName, request string, wait time.Duration) (string, error) {
-	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+// Server is where requests are sent to: by TLS, with a server name, or else over plain
+// HTTP.
+type Server struct{ Address, Name string }
+
+// wait is how long an answer is waited for: some of the requests have none.
+const wait = time.Second
+
+// Send sends [Requests] with each of the secrets to each of the servers, many at once.
+func Send(servers []Server, host, path string, secrets ...string) error {
+	type message struct {
+		to      Server
+		request string
+	}
+	messages := make(chan message)
+	var failed atomic.Pointer[error]
+	var workers sync.WaitGroup
+	for range 32 {
+		workers.Go(func() {
+			for m := range messages {
+				if err := m.to.send(m.request); err != nil {
+					failed.Store(&err)
+				}
+			}
+		})
+	}
+	for _, secret := range secrets {
+		for _, request := range Requests(host, path, secret) {
+			for _, to := range servers {
+				messages <- message{to, request}
+			}
+		}
+	}
+	close(messages)
+	workers.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// send sends a request and reads its answer, if there is one.
+func (s Server) send(request string) error {
+	conn, err := net.DialTimeout("tcp", s.Address, 20*time.Second)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer conn.Close()
-	if serverName != "" {
-		conn = tls.Client(conn, &tls.Config{ServerName: serverName, InsecureSkipVerify: true})
+	if s.Name != "" {
+		conn = tls.Client(conn, &tls.Config{ServerName: s.Name, InsecureSkipVerify: true})
 	}
 	if _, err := io.WriteString(conn, request); err != nil {
-		return "", err
+		return err
 	}
 	conn.SetReadDeadline(time.Now().Add(wait))
-	answer, _ := io.ReadAll(conn) // it may be cut off
-	return string(answer), nil
+	if answer, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
+		io.Copy(io.Discard, answer.Body)
+	}
+	return nil
 }
 
 // Look returns the forms of secrets that are in text, with what stands before them.
