@@ -15,7 +15,7 @@ import (
 // Caddy lets no module change how a log is written that its configuration does not name.
 // What is below therefore reaches into private fields, by name and type. It was read
 // against Caddy 2.11.9. Where a later Caddy lacks one of them, [private] says so and the
-// configuration is refused; [TestRedaction] and [TestCanary] fail then.
+// configuration is refused; TestRedaction and TestCanary fail then.
 
 // redactLogs keeps secrets out of all logs of the configuration that is being loaded.
 //

@@ -74,18 +74,19 @@ func TestText(t *testing.T) {
 		rules  *redact.Rules
 		secret string
 	}{
-		"a key":                       {redact.Default, key},
-		"a key of another policy":     {redact.Default, newKey(t, "vk", "sandbox")},
-		"a key that lacks its end":    {redact.Default, key[:len(key)-4]},
-		"a key with a bad checksum":   {redact.Default, key[:len(key)-2] + "00"},
-		"a key with more behind":      {redact.Default, key + "abc"},
-		"a key behind a word":         {redact.Default, "x" + key},
-		"a known key's beginning":     {known, key[:20]},
-		"a known key in lower case":   {known, strings.ToLower(key)},
-		"a known key in upper case":   {known, strings.ToUpper(key)},
-		"a known key with a hyphen":   {known, key[:20] + "-" + key[20:]},
-		"a private key in lower case": {redact.Default, "private+key+keystile-vinr+5d1b1d6d+aq0agbk2mn/4t+x0yw=="},
-		"a private key":               {redact.Default, "PRIVATE+KEY+keystile-vinr+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw=="},
+		"a key":                        {redact.Default, key},
+		"a key of another policy":      {redact.Default, newKey(t, "vk", "sandbox")},
+		"a key that lacks its end":     {redact.Default, key[:len(key)-4]},
+		"a key with a bad checksum":    {redact.Default, key[:len(key)-2] + "00"},
+		"a key with more behind":       {redact.Default, key + "abc"},
+		"a key behind a word":          {redact.Default, "x" + key},
+		"a known key's beginning":      {known, key[:20]},
+		"a known key in lower case":    {known, strings.ToLower(key)},
+		"a known key in upper case":    {known, strings.ToUpper(key)},
+		"a known key with a hyphen":    {known, key[:20] + "-" + key[20:]},
+		"a private key of an odd name": {redact.Default, "PRIVATE+KEY+a~~~b~~~c+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw=="},
+		"a private key in lower case":  {redact.Default, "private+key+keystile-vinr+5d1b1d6d+aq0agbk2mn/4t+x0yw=="},
+		"a private key":                {redact.Default, "PRIVATE+KEY+keystile-vinr+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw=="},
 	} {
 		for how, encode := range encodings {
 			for _, place := range places {
@@ -150,13 +151,18 @@ func TestHides(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	document := []byte(strings.Replace(string(mustPolicy(t, "default")), "sources:", "sources:\n  - {header: X-Shop-Key}", 1))
-	p, err := compile.Compile("policy.yaml", document, compile.Options{})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, document)
-	}
-	if redact.Default.Hides("X-Shop-Key") || !redact.Default.With(p).Hides("x_shop_key") {
-		t.Error("X-Shop-Key is not hidden by its policy alone")
+	for policy, change := range map[string][2]string{
+		"default":    {"sources:", "sources:\n  - {header: X-Shop-Key}"},
+		"vesuviopay": {"header: Authorization", "header: X-Shop-Key"}, // of the customer token
+	} {
+		document := []byte(strings.Replace(string(mustPolicy(t, policy)), change[0], change[1], 1))
+		p, err := compile.Compile("policy.yaml", document, compile.Options{})
+		if err != nil {
+			t.Fatalf("%v\n%s", err, document)
+		}
+		if redact.Default.Hides("X-Shop-Key") || !redact.Default.With(p).Hides("x_shop_key") {
+			t.Errorf("X-Shop-Key is not hidden by the policy of %s alone", policy)
+		}
 	}
 }
 

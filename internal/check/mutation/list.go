@@ -405,7 +405,7 @@ var mutants = []mutant{
 	{"redact: names of programs stay", redactFind, "n < looseBody || n < keyBody && !telling", "n < looseBody", inRedact},
 	{"redact: private keys", redactFind, "found = append(found, span{begin, from})", "_ = begin", inRedact},
 	{"redact: aliases of headers", "core/redact/redact.go", "ascii.HasFoldedPrefix(name, n)", "name == n", inRedact},
-	{"redact: headers of the policy", "core/redact/redact.go", "with.names = add(with.names, ascii.FoldName(s.Header))", "", inRedact},
+	{"redact: headers of the policy", "core/redact/redact.go", "with.names = add(with.names, ascii.FoldName(s.Header))", "_ = s", inRedact},
 	{"redact: headers of the customer token", "core/redact/redact.go", "with.names = add(with.names, ascii.FoldName(p.CustomerToken.Source.Header))", "", inRedact},
 	{"logs: cores of later loggers", redactCaddy, "*core = redacting(*core)", "", inCaddy},
 	{"logs: modules that are there already", redactCaddy, "redactFields(reflect.ValueOf(m))", "", inCaddy},
