@@ -407,7 +407,7 @@ var mutants = []mutant{
 	{"redact: aliases of headers", "core/redact/redact.go", "ascii.HasFoldedPrefix(name, n)", "name == n", inRedact},
 	{"redact: headers of the policy", "core/redact/redact.go", "with.names = add(with.names, ascii.FoldName(s.Header))", "_ = s", inRedact},
 	{"redact: headers of the customer token", "core/redact/redact.go", "with.names = add(with.names, ascii.FoldName(p.CustomerToken.Source.Header))", "", inRedact},
-	{"logs: cores of later loggers", redactCaddy, "*core = redacting(*core)", "", inCaddy},
+	{"logs: cores of later loggers", redactCaddy, "*core = redacting(*core)", "_ = core", inCaddy},
 	{"logs: modules that are there already", redactCaddy, "redactFields(reflect.ValueOf(m))", "", inCaddy},
 	{"logs: the app and its servers", redactCaddy, "*logger = redactedLogger(*logger)\n\t}\n\treturn err", "}\n\treturn err", inCaddy},
 	{"logs: the default logger", redactCaddy, "caddy.UnbufferDefaultLogger(redactedLogger(logger))", "caddy.UnbufferDefaultLogger(logger)", inCaddy},
@@ -420,5 +420,5 @@ var mutants = []mutant{
 	{"logs: names of values", redaction, "text := rules.Text(name)", "text := name", inCaddy},
 	{"logs: Caddy's arrays keep their type", redaction, "list, ok := value.(caddyhttp.LoggableStringArray)", "list, ok := value.(caddyhttp.LoggableStringArray)\n\tok = false", inCaddy},
 	{"logs: a bundle that comes later", "caddymodule/guard.go", "\tsecrets.with(b.Policy)\n", "", inCaddy},
-	{"logs: lines of the filter", "wasmfilter/internal/plugin/log.go", "redact.Default.Text(s)", "s", inFilter},
+	{"logs: lines of the filter", "wasmfilter/internal/plugin/log.go", "redact.Default.Text(s)", `s + redact.Default.Text("")`, inFilter},
 }
