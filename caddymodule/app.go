@@ -47,6 +47,12 @@ type App struct {
 	// the same.
 	Bundles map[string]*Bundle `json:"bundles,omitempty"`
 
+	// With `off`, API keys are not taken out of Caddy's logs. By default they are,
+	// from every log at every level: the values of the headers in which the policies
+	// accept keys and customer tokens, and whatever looks like a key, in plain or
+	// encoded; also private keys of signers and publishers.
+	LogRedaction string `json:"log_redaction,omitempty"`
+
 	guards map[string]*guard
 	keys   []string // in the pool, taken by this instance
 
@@ -115,6 +121,9 @@ type Bundle struct {
 	TLSTerminators []string `json:"tls_terminators,omitempty"`
 }
 
+// RedactionOff is the value of `log_redaction` with which logs are left alone.
+const RedactionOff = "off"
+
 // CaddyModule returns the Caddy module information.
 func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "keystile", New: func() caddy.Module { return new(App) }}
@@ -126,8 +135,18 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // fails to load has changed nothing of the one in use.
 var guards = caddy.NewUsagePool()
 
-// Provision opens the bundles.
+// Provision opens the bundles, and keeps secrets out of the logs before anything that
+// comes of them is logged.
 func (a *App) Provision(ctx caddy.Context) error {
+	switch a.LogRedaction {
+	case "":
+		if err := redactLogs(ctx); err != nil {
+			return fmt.Errorf("API keys cannot be kept out of the logs of this version of Caddy: %w: build Keystile with the version of Caddy that its xcaddy.txt names; or add `log_redaction off` to the global option keystile, and keep the headers and URLs of requests out of every log", err)
+		}
+	case RedactionOff:
+	default:
+		return fmt.Errorf("log_redaction %q: leave it out, or use %s", a.LogRedaction, RedactionOff)
+	}
 	a.guards = make(map[string]*guard)
 	states := make(map[string]string) // whose they are
 	for _, name := range slices.Sorted(maps.Keys(a.Bundles)) {

@@ -53,6 +53,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //			token_cache     <size>
 //			tls_terminators <address or prefix>...
 //		}
+//		log_redaction off
 //	}
 //
 // `file` and a signer are needed; everything else has a default.
@@ -65,10 +66,17 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if d.Val() != "bundle" {
-			return d.Errf("unrecognized subdirective %q: use bundle <name> { … }", d.Val())
+		name, args := d.Val(), d.RemainingArgs()
+		if name == "log_redaction" {
+			if len(args) != 1 || args[0] != RedactionOff {
+				return d.Errf("log_redaction takes %s: without it API keys are taken out of Caddy's logs", RedactionOff)
+			}
+			a.LogRedaction = RedactionOff
+			continue
 		}
-		args := d.RemainingArgs()
+		if name != "bundle" {
+			return d.Errf("unrecognized subdirective %q: use bundle <name> { … } or log_redaction off", name)
+		}
 		if len(args) != 1 {
 			return d.Err("bundle takes one name, and a block")
 		}

@@ -242,6 +242,7 @@ func (g *guard) use(b *bundle.Bundle) error {
 	if err := g.memory.remember(&b.Mark); err != nil {
 		return err
 	}
+	secrets.with(b.Policy)
 	if err := g.verifier.Activate(b); err != nil {
 		return err
 	}

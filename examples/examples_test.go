@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -217,4 +219,29 @@ func surface(t *testing.T, module []byte) (out []byte) {
 		rest = rest[1+n+int(size):]
 	}
 	return out
+}
+
+// R74: no access log of the examples shows what may hold a key: a header of the request
+// or its path, which is in Envoy's default format too.
+func TestAccessLogs(t *testing.T) {
+	shows := regexp.MustCompile(`%(REQ|PATH|QUERY|TRAILER|DYNAMIC_METADATA)\b`)
+	logs := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".yaml" {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		if found := shows.Find(raw); found != nil {
+			t.Errorf("%s logs %s", path, found)
+		}
+		defined := strings.Count(string(raw), "extensions.access_loggers")
+		logs += defined
+		if defined != strings.Count(string(raw), "log_format:") {
+			t.Errorf("%s has a log in Envoy's default format", path)
+		}
+		return err
+	})
+	if err != nil || logs == 0 {
+		t.Error(logs, "access logs", err)
+	}
 }

@@ -84,7 +84,7 @@ func startCaddy(f *table.Fixture) (*server, error) {
 	}
 	caddy := exec.Command(caddyBinary, "run", "--config", config.Name(), "--adapter", "caddyfile")
 	caddy.Env = append(os.Environ(), "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir)
-	return s, s.start(caddy, readCaddyLine, `"logger":"http.handlers.keystile"`, `"logger":"keystile"`)
+	return s, s.start(caddy, readCaddyLine)
 }
 
 // readCaddyLine finds a denial in a line of Caddy's log.

@@ -37,6 +37,11 @@ const (
 	inBundle   = "./core/bundle"
 	inDisk     = "./internal/disk"
 
+	redaction   = "caddymodule/redaction.go"
+	redactCaddy = "caddymodule/redaction_caddy.go"
+	redactFind  = "core/redact/find.go"
+	inRedact    = "./core/redact"
+
 	directory = "internal/disk/dir.go"
 	private   = "internal/disk/private.go"
 	inForce   = "internal/control/witness.go"
@@ -537,4 +542,30 @@ var mutants = []mutant{
 	{"key given as an option", "caddymodule/command/curl.go", "\t\treturn \"(not shown)\"", "\t\treturn s", inCommand},
 	{"kind that a candidate lacks", "caddymodule/command/explain.go", "if p.KindIndex(r.Kind) < 0 {", "if false {", inCommand},
 	{"only OPTIONS is a preflight", check, "c.method == shape.OPTIONS && c.preflight(p)", "c.preflight(p)", tables},
+	{"redact: base64", redactFind, "found = r.within(found, s, from, to, 6, &base64Digit)", "", inRedact},
+	{"redact: hexadecimal", redactFind, "found = r.withinHex(found, s, from, to)", "", inRedact},
+	{"redact: encoded text begins anywhere", redactFind, "for offset := range 8 / (bits & -bits) {", "for offset := range 1 {", inRedact},
+	{"redact: the base64 of URLs", redactFind, "b['-'], b['_'] = b['+'], b['/']", "", inRedact},
+	{"redact: percent twice", "core/redact/redact.go", "for range 2 {", "for range 1 {", inRedact},
+	{"redact: a known key's beginning", redactFind, "if end-body >= knownBody {", "if false {", inRedact},
+	{"redact: a key in upper case", redactFind, "ascii.EqualFold(s[begin:body], h)", "s[begin:body] == h", inRedact},
+	{"redact: names of programs stay", redactFind, "n < looseBody || n < keyBody && !telling", "n < looseBody", inRedact},
+	{"redact: private keys", redactFind, "found = append(found, span{begin, from})", "_ = begin", inRedact},
+	{"redact: aliases of headers", "core/redact/redact.go", "ascii.HasFoldedPrefix(name, n)", "name == n", inRedact},
+	{"redact: headers of the policy", "core/redact/redact.go", "with.names = add(with.names, ascii.FoldName(s.Header))", "_ = s", inRedact},
+	{"redact: headers of the customer token", "core/redact/redact.go", "with.names = add(with.names, ascii.FoldName(p.CustomerToken.Source.Header))", "", inRedact},
+	{"logs: cores of later loggers", redactCaddy, "*core = redacting(*core)", "_ = core", inCaddy},
+	{"logs: modules that are there already", redactCaddy, "redactFields(reflect.ValueOf(m))", "", inCaddy},
+	{"logs: the app and its servers", redactCaddy, "*logger = redactedLogger(*logger)\n\t}\n\treturn err", "}\n\treturn err", inCaddy},
+	{"logs: the default logger", redactCaddy, "caddy.UnbufferDefaultLogger(redactedLogger(logger))", "caddy.UnbufferDefaultLogger(logger)", inCaddy},
+	{"logs: Go's package log", redactCaddy, "\tredactStandardLog()\n", "", inCaddy},
+	{"logs: fields of a logger", redaction, "c.Core.With(redactedFields(fields))", "c.Core.With(fields)", inCaddy},
+	{"logs: fields of a line", redaction, "c.to.Write(redactedFields(fields)...)", "c.to.Write(fields...)", inCaddy},
+	{"logs: messages", redaction, "c.to.Entry = redactedEntry(e)", "c.to.Entry = e", inCaddy},
+	{"logs: levels of a tee", redaction, "checkedCore{c, checked}", "c", inCaddy},
+	{"logs: reflected values", redaction, "value, err := redactedValue(e.rules, value)\n\tif err != nil {\n\t\treturn err\n\t}\n\treturn e.ObjectEncoder", "var err error\n\tif err != nil {\n\t\treturn err\n\t}\n\treturn e.ObjectEncoder", inCaddy},
+	{"logs: names of values", redaction, "text := rules.Text(name)", "text := name", inCaddy},
+	{"logs: Caddy's arrays keep their type", redaction, "list, ok := value.(caddyhttp.LoggableStringArray)", "list, ok := value.(caddyhttp.LoggableStringArray)\n\tok = false", inCaddy},
+	{"logs: a bundle that comes later", "caddymodule/guard.go", "\tsecrets.with(b.Policy)\n", "", inCaddy},
+	{"logs: lines of the filter", "wasmfilter/internal/plugin/log.go", "redact.Default.Text(s)", `s + redact.Default.Text("")`, inFilter},
 }

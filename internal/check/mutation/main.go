@@ -80,9 +80,10 @@ func tryAll(mutants []mutant) []error {
 	return outcomes
 }
 
-// slow are tests that kill processes or fill disks at every step: they are not there to
-// notice that one check is gone, and would take most of the time.
-const slow = "^Test(Crash|Full|Killed|ReloadUnderLoad)"
+// slow are tests that kill processes or fill disks at every step, or that run programs
+// which were built before: they are not there to notice that one check is gone, and would
+// take most of the time.
+const slow = "^Test(Crash|Full|Killed|ReloadUnderLoad|Canary)"
 
 // try runs the tests without the check. They must fail, and not for want of
 // compiling.

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/keystile/keystile/core/redact"
 )
 
 // maxText is how many bytes of one text are logged: some come from clients and
@@ -36,11 +38,12 @@ func appendValue(b []byte, value any) []byte {
 	return appendText(b, fmt.Sprint(value))
 }
 
-// appendText appends a JSON string. encoding/json would leave what a terminal obeys:
+// appendText appends a JSON string, without keys: an error may quote what it was given
+// (R74). encoding/json would leave what a terminal obeys:
 // DEL, C1 controls, text that runs the other way.
 func appendText(b []byte, s string) []byte {
 	b = append(b, '"')
-	for i, r := range s {
+	for i, r := range redact.Default.Text(s) {
 		if i >= maxText {
 			b = append(b, "…"...)
 			break

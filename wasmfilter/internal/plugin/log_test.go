@@ -48,6 +48,10 @@ func TestLine(t *testing.T) {
 	if object := checkLines(t, []string{got})[0]; object["text"] != "a\"\\\n\x7f\ufffdé\u202e\U000e0001" || object["number"] != 7.0 {
 		t.Errorf("it reads as %q", object)
 	}
+	const key = "sk_live_0123456789abcdefghijABCDEFGHIJ01234567" // an error may quote one (R74)
+	if got := Line("x", "error", errors.New("bad key "+key), key, 1); got != `keystile: x {"error":"bad key REDACTED","REDACTED":1}` {
+		t.Error(got)
+	}
 	long := checkLines(t, []string{Line("x", "text", hostile)})[0]["text"].(string)
 	if !strings.HasSuffix(long, "…") {
 		t.Errorf("%q does not say that it was cut", long)

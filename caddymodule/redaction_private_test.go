@@ -1,0 +1,50 @@
+package caddymodule
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// A field that a later Caddy does not have, or has with another type, is an error, and
+// no memory is touched.
+func TestPrivate(t *testing.T) {
+	in := &struct{ logger, other *zap.Logger }{logger: zap.NewNop()}
+	if f, err := private[*zap.Logger](in, "logger"); err != nil || *f != in.logger {
+		t.Error(f, err)
+	}
+	if _, err := private[*zap.Logger](in, "errorLogger"); err == nil || !strings.Contains(err.Error(), "no field errorLogger of type *zap.Logger") {
+		t.Error(err)
+	}
+	if _, err := private[zapcore.Core](in, "logger"); err == nil {
+		t.Error("a field of another type is taken")
+	}
+}
+
+// The cost of a line of the access log, with its secrets and without.
+func BenchmarkAccessLog(b *testing.B) {
+	plain := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.InfoLevel)
+	r := httptest.NewRequest(http.MethodGet, "https://api.example.com/v1/payments?limit=10&after=pay_1234567890", nil)
+	r.Header = http.Header{
+		"User-Agent":      {"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"},
+		"Accept":          {"application/json, text/plain, */*"},
+		"Accept-Encoding": {"gzip, deflate, br"},
+		"X-Api-Key":       {"sk_live_0123456789abcdefghijABCDEFGHIJ01234567"},
+	}
+	for name, core := range map[string]zapcore.Core{"plain": plain, "redacted": redacting(plain)} {
+		b.Run(name, func(b *testing.B) {
+			logger := zap.New(core).Named("http.log.access")
+			b.ReportAllocs()
+			for b.Loop() {
+				logger.WithLazy(zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: r})).Info("handled request",
+					zap.Int("bytes_read", 0), zap.String("user_id", "key_2NfYwE0w3oYkqz1mXqUuKd"), zap.Duration("duration", 1000), zap.Int("size", 10), zap.Int("status", 200))
+			}
+		})
+	}
+}
