@@ -55,7 +55,7 @@ func TestStoreOfBefore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := before(t, statements)
 			var group sync.WaitGroup
-			for range 4 {
+			for range 8 {
 				group.Go(func() {
 					s, err := OpenSQLite(path)
 					if err != nil {
