@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -12,7 +13,7 @@ import (
 // therefore.
 func TestLastTrouble(t *testing.T) {
 	p, dir := newPublisher(t), t.TempDir()
-	p.write(dir, []byte("garbage"))
+	p.write(dir, p.pack(time.Now().Add(time.Hour), nil)) // signed by a clock that is ahead
 	g, err := newGuard(&resolved{
 		Name: "shop", Bundle: Bundle{File: filepath.Join(dir, "shop.keystile")}, Signers: []string{p.Policy.Key},
 	}, zap.NewNop())
