@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -38,20 +37,15 @@ type serverConfig struct {
 // the app is there. Where it is not found, a configuration that cannot be looked through
 // is not loaded.
 func readHTTPConfig(ctx caddy.Context) (*httpConfig, error) {
-	config := reflect.ValueOf(ctx).FieldByName("cfg")
-	if config.Kind() != reflect.Pointer || config.IsNil() {
-		return nil, errHidden
+	config, err := private[*caddy.Config](&ctx, "cfg")
+	if err != nil {
+		return nil, err
 	}
-	apps := config.Elem().FieldByName("AppsRaw")
-	if apps.Kind() != reflect.Map {
-		return nil, errHidden
-	}
-	raw := apps.MapIndex(reflect.ValueOf("http"))
-	if raw.Kind() != reflect.Slice || raw.Len() == 0 {
+	if *config == nil || len((*config).AppsRaw["http"]) == 0 {
 		return nil, errHidden
 	}
 	c := new(httpConfig)
-	return c, json.Unmarshal(raw.Bytes(), c)
+	return c, json.Unmarshal((*config).AppsRaw["http"], c)
 }
 
 var errHidden = errors.New("this version of Caddy keeps its configuration where keystile cannot look through it: build with the version that keystile's go.mod names")

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"fmt"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,8 +14,8 @@ import (
 // otherwise one day, this says no; requests are then still safe, since
 // [exchange.clientIP] looks at each.
 func trustsProxies(server *caddyhttp.Server) bool {
-	f := reflect.ValueOf(server).Elem().FieldByName("trustedProxies")
-	return f.IsValid() && f.Kind() == reflect.Interface && !f.IsNil()
+	source, err := private[caddyhttp.IPRangeSource](server, "trustedProxies")
+	return err == nil && *source != nil
 }
 
 // checkPlainHTTP refuses a configuration in which one of Caddy's automatic

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"fmt"
 	"maps"
 	"reflect"
 	"strings"
@@ -12,12 +11,10 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Caddy lets no module change how a log is written that its configuration does not name.
-// What is below therefore reaches into private fields, by name and type. It was read
-// against Caddy 2.11.9. Where a later Caddy lacks one of them, [private] says so and the
-// configuration is refused; TestRedaction and TestCanary fail then.
-
-// redactLogs keeps secrets out of all logs of the configuration that is being loaded.
+// redactLogs keeps secrets out of all logs of the configuration that is being loaded. Caddy
+// lets no module change how a log is written that its configuration does not name, so it
+// reaches for them by [private]. Where a later Caddy lacks a field, the configuration is
+// refused; TestRedaction and TestCanary fail then.
 //
 // A logger takes its log's core along when it is made. So the cores are exchanged for
 // those made later, which are nearly all if this app comes first; what has been made
@@ -115,12 +112,3 @@ func redactFields(v reflect.Value) {
 }
 
 func redactedLogger(l *zap.Logger) *zap.Logger { return l.WithOptions(zap.WrapCore(redacting)) }
-
-// private is the field of that name of the struct to which in points.
-func private[T any](in any, name string) (*T, error) {
-	v := reflect.ValueOf(in).Elem()
-	if f := v.FieldByName(name); f.IsValid() && f.Type() == reflect.TypeFor[T]() {
-		return (*T)(f.Addr().UnsafePointer()), nil
-	}
-	return nil, fmt.Errorf("%s has no field %s of type %s", v.Type(), name, reflect.TypeFor[T]())
-}
