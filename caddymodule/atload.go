@@ -249,8 +249,9 @@ func (g *guard) watchSites() {
 	}
 	var notServed []string
 	for _, s := range list.sites {
-		if served, _ := s.servedBy(b.Policy); !served {
-			notServed = append(notServed, s.notServed(g, b.Policy).Error())
+		text := s.notServed(g, b.Policy).Error()
+		if served, _ := s.servedBy(b.Policy); !served && !slices.Contains(notServed, text) { // as on two servers
+			notServed = append(notServed, text)
 		}
 	}
 	if !slices.Equal(notServed, g.notServed) {
