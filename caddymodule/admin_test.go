@@ -345,6 +345,7 @@ func TestReadyAtLoad(t *testing.T) {
 		"all":            {h.globals("", "vinr") + "http://a.example {\n\tkeystile_ready /ready\n}\n", ""},
 		"one":            {h.globals("", "vinr") + "http://a.example {\n\tkeystile_ready /ready vinr\n}\n", ""},
 		"no such bundle": {h.globals("", "vinr") + "http://a.example {\n\tkeystile_ready /ready vinfer\n}\n", "the global options have"},
+		"a block":        {h.globals("", "vinr") + "http://a.example {\n\tkeystile_ready /ready {\n\t\tvinr\n\t}\n}\n", "and no block"},
 		"no bundle":      {"http://a.example {\n\tkeystile_ready /ready\n}\n", "add `keystile"},
 	} {
 		err := validate(t, tt.caddyfile)
