@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/policy/compile"
@@ -345,12 +347,15 @@ func TestReadyAtLoad(t *testing.T) {
 		"all":            {h.globals("", "vinr") + "http://a.example {\n\tkeystile_ready /ready\n}\n", ""},
 		"one":            {h.globals("", "vinr") + "http://a.example {\n\tkeystile_ready /ready vinr\n}\n", ""},
 		"no such bundle": {h.globals("", "vinr") + "http://a.example {\n\tkeystile_ready /ready vinfer\n}\n", "the global options have"},
-		"a block":        {h.globals("", "vinr") + "http://a.example {\n\tkeystile_ready /ready {\n\t\tvinr\n\t}\n}\n", "and no block"},
 		"no bundle":      {"http://a.example {\n\tkeystile_ready /ready\n}\n", "add `keystile"},
 	} {
 		err := validate(t, tt.caddyfile)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	block := "http://a.example {\n\tkeystile_ready {\n\t\tvinr\n\t}\n}\n"
+	if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(block), nil); err == nil || !strings.Contains(err.Error(), "and no block") {
+		t.Errorf("a block: %v", err)
 	}
 }

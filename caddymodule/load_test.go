@@ -146,7 +146,7 @@ func TestFoundAtLoad(t *testing.T) {
 		"by a method":                     {"", site("@api method POST\nkeystile @api vinr\n" + up), around, ""},
 		"every path":                      {"", site("keystile /* vinr\n" + up), "", ""},
 		"every path, as a star":           {"", site("@all path *\nkeystile @all vinr\n" + up), "", ""},
-		"the rest elsewhere":              {"", site("@api path /v1/*\n@rest not path /v1/*\nkeystile @api vinr\nreverse_proxy @api localhost:9000\nreverse_proxy @rest localhost:9001"), "", ""},
+		"the rest elsewhere":              {"", site("@api path /v1/*\n@rest not path /v1/*\nkeystile @api vinr\nreverse_proxy @rest localhost:9001\nreverse_proxy @api localhost:9000"), "", ""},
 		"not one and not another":         {"", site("@api path /v1/*\n@rest {\nnot path /v1/*\nnot path /v2/*\n}\nkeystile @api vinr\nrespond @rest 404\n" + up), around, ""},
 		"the same matcher behind":         {"", site("@api path /v1/*\nkeystile @api vinr\nreverse_proxy @api localhost:9000\nrespond 404"), "", ""},
 		"the same matcher further behind": {"", site("@api path /v1/*\nkeystile @api vinr\nrespond /x hi\nreverse_proxy @api localhost:9000"), "", ""},

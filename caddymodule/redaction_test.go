@@ -119,7 +119,6 @@ func TestRedaction(t *testing.T) {
 		output file %s/site.log
 	}
 	blab
-	error /error "error {http.request.header.X-Api-Key}" 502
 	keystile vinr
 	reverse_proxy %s
 }
@@ -128,6 +127,7 @@ http://other.example, https://other.example {
 		output file %[1]s/other.log
 	}
 	blab
+	error /error "error {http.request.header.X-Api-Key}" 502
 	respond "no keystile here"
 }
 `, logs, s.upstream.Listener.Addr())
@@ -151,7 +151,7 @@ http://other.example, https://other.example {
 			}
 			client.CloseIdleConnections()
 		}
-		if r := s.do("GET", "https://api.vinr.com/error", "X-Api-Key: "+key, "X-Foo: "+key); r.StatusCode != 502 {
+		if r := s.do("GET", "https://other.example/error", "X-Api-Key: "+key, "X-Foo: "+key); r.StatusCode != 502 {
 			t.Errorf("an error is answered with %s", r.Status)
 		}
 	}
