@@ -95,12 +95,10 @@ func (r *routeConfig) readMatchers(sets []map[string]json.RawMessage) error {
 			if err := json.Unmarshal(raw, &hosts); err != nil {
 				return err
 			}
-			if err := hosts.Provision(caddy.Context{}); err != nil { // names of other scripts
+			if err := hosts.Provision(caddy.Context{}); err != nil { // names of other scripts, and in upper case
 				return err
 			}
-			for _, h := range hosts {
-				r.hosts = append(r.hosts, strings.ToLower(h))
-			}
+			r.hosts = append(r.hosts, hosts...)
 			delete(set, "host")
 		} else {
 			anyHost = true

@@ -101,6 +101,7 @@ func TestFoundAtLoad(t *testing.T) {
 		"port that stands for 443":      {"\tauto_https disable_redirects\n\thttps_port 8443\n", "https://api.vinr.com:8443 {\nkeystile vinr\n}\n", "", ""},
 		"upper case":                    {"", both("API.vinr.com", "keystile vinr"), "", ""},
 		"host matcher in upper case":    {"", both("x.test", "@a host X.TEST\nhandle @a {\nkeystile vinr\n}"), "host x.test", ""},
+		"wildcards in upper case":       {"", both("*.VINR.com", "@a host *.ViNR.com\nhandle @a {\nkeystile vinr\n}") + both("*.Example.test", "@a host *.EXAMPLE.test\nhandle @a {\nkeystile default\n}"), "", ""},
 		"wildcard matcher inside":       {"", both("x.test", "@a host *.test\nhandle @a {\nkeystile vinr\n}"), "host x.test", ""},
 		"address of IPv6":               {"", both("[2001:db8::1]", "keystile vinr"), "host 2001:db8::1", ""},
 		"letters of another script":     {"", both("*.test", "@a host bücher.test\nhandle @a {\nkeystile vinr\n}"), "host xn--bcher-kva.test", ""},
