@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/policy/compile"
@@ -351,5 +353,9 @@ func TestReadyAtLoad(t *testing.T) {
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	block := "http://a.example {\n\tkeystile_ready {\n\t\tvinr\n\t}\n}\n"
+	if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(block), nil); err == nil || !strings.Contains(err.Error(), "and no block") {
+		t.Errorf("a block: %v", err)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/shape"
 )
@@ -138,9 +137,7 @@ func (f *flow) isOwn(location string) bool {
 		return false
 	}
 	host, _, _ := strings.Cut(to, "/")
-	if isPlaceholder(to) && strings.HasPrefix(to, "{") {
-		return true
-	}
+	host, _, _ = strings.Cut(host, "{http.request.uri") // which begins with a slash
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
@@ -207,14 +204,15 @@ func (l *looker) ports(name string) (ports []int) {
 // servedBy says whether p names the host, and what is doubtful about it.
 func (s *site) servedBy(p *policy.Policy) (served bool, doubt string) {
 	host, ok := shape.CanonicalHost(s.host)
+	if !ok { // Caddy names an IPv6 address without brackets
+		host, ok = shape.CanonicalHost("[" + s.host + "]")
+	}
 	switch {
 	case !p.NamesHosts() || isPlaceholder(s.host):
 		return true, ""
 	case strings.Contains(s.host, "*"):
 		return slices.ContainsFunc(p.Hosts, func(h policy.Host) bool { return covers(s.host, shape.HostName(h.Name)) }), ""
-	case !ok:
-		return true, ""
-	case !p.ServesName(shape.HostName(host)):
+	case !ok || !p.ServesName(shape.HostName(host)):
 		return false, ""
 	}
 	if len(s.ports) == 0 || slices.ContainsFunc(s.ports, func(port int) bool { return p.Serves(host + ":" + strconv.Itoa(port)) }) {
@@ -242,32 +240,26 @@ func hostNames(p *policy.Policy) string {
 	return strings.Join(names, ", ")
 }
 
-// judged is what a guard has judged: whether a policy names the hosts of sites.
-type judged struct {
-	sites  *siteList
-	bundle *bundle.Bundle
-	told   []string
-}
-
 // watchSites says which hosts the policy in use does not name, where it has come after the
 // configuration.
 func (g *guard) watchSites() {
 	list, b := g.sites.Load(), g.verifier.Bundle()
-	if list == nil || b == nil || list == g.judged.sites && b == g.judged.bundle {
+	if list == nil || b == nil {
 		return
 	}
-	is := judged{sites: list, bundle: b}
+	var notServed []string
 	for _, s := range list.sites {
-		if served, _ := s.servedBy(b.Policy); !served {
-			is.told = append(is.told, s.notServed(g, b.Policy).Error())
+		text := s.notServed(g, b.Policy).Error()
+		if served, _ := s.servedBy(b.Policy); !served && !slices.Contains(notServed, text) { // as on two servers
+			notServed = append(notServed, text)
 		}
 	}
-	if !slices.Equal(is.told, g.judged.told) {
-		for _, text := range is.told {
+	if !slices.Equal(notServed, g.notServed) {
+		for _, text := range notServed {
 			g.logger.Load().Warn(text, zap.String("bundle", g.name))
 		}
 	}
-	g.judged = is
+	g.notServed = notServed
 }
 
 // checkRewrites refuses a rewrite before a handler that was not told of it: the requests

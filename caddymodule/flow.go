@@ -176,7 +176,7 @@ func (f *flow) split(r *routeConfig, rs arrivals) (into, past arrivals) {
 		}
 		in, by := true, !every || r.rest != ""
 		if one&unguarded != 0 && f.missed != nil {
-			in = in && r != f.missed && !f.alike(f.missed, r, r.rest, one)
+			in = in && !f.alike(f.missed, r, r.rest, one)
 			by = by && !(every && f.alike(f.missed, r, r.negates, one))
 		}
 		if one&(passed|passedRewritten) != 0 {

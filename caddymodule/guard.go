@@ -37,7 +37,7 @@ type guard struct {
 	status string // logged last
 	age    aging  // told last
 
-	judged judged // last
+	notServed []string // hosts, told last
 }
 
 // newGuard checks the configuration and opens the bundle if it is there. A

@@ -79,20 +79,20 @@ func (r *routeConfig) UnmarshalJSON(b []byte) error {
 }
 
 func (r *routeConfig) readMatchers(sets []map[string]json.RawMessage) error {
-	anyHost, everything := len(sets) == 0, len(sets) == 0
+	anyHost := len(sets) == 0
+	everything, hostsAlone := anyHost, true // one of the sets is empty; all have nothing but hosts
 	r.address = true
 	for _, set := range sets {
 		var hosts caddyhttp.MatchHost
-		if raw, named := set["host"]; named {
+		raw, named := set["host"]
+		if named {
 			if err := json.Unmarshal(raw, &hosts); err != nil {
 				return err
 			}
-			if err := hosts.Provision(caddy.Context{}); err != nil { // names of other scripts
+			if err := hosts.Provision(caddy.Context{}); err != nil { // names of other scripts, and in upper case
 				return err
 			}
-			for _, h := range hosts {
-				r.hosts = append(r.hosts, strings.ToLower(h))
-			}
+			r.hosts = append(r.hosts, hosts...)
 			delete(set, "host")
 		} else {
 			anyHost = true
@@ -100,7 +100,8 @@ func (r *routeConfig) readMatchers(sets []map[string]json.RawMessage) error {
 		if path := string(set["path"]); path == `["*"]` || path == `["/*"]` {
 			delete(set, "path")
 		}
-		everything = everything || len(set) == 0
+		everything = everything || !named && len(set) == 0
+		hostsAlone = hostsAlone && len(set) == 0
 		for name := range set {
 			r.address = r.address && slices.Contains([]string{"remote_ip", "client_ip", "protocol"}, name)
 		}
@@ -108,7 +109,7 @@ func (r *routeConfig) readMatchers(sets []map[string]json.RawMessage) error {
 	if anyHost {
 		r.hosts = nil
 	}
-	if everything {
+	if everything || hostsAlone {
 		return nil
 	}
 	var err error

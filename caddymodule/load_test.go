@@ -19,6 +19,7 @@ import (
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/disk"
 	"github.com/keystile/keystile/policies"
 )
@@ -99,6 +100,12 @@ func TestFoundAtLoad(t *testing.T) {
 		"port that clients name":        {"\tauto_https disable_redirects\n", "https://api.vinr.com:8443 {\nkeystile vinr\n}\n", "", "say api.vinr.com:8443"},
 		"port that stands for 443":      {"\tauto_https disable_redirects\n\thttps_port 8443\n", "https://api.vinr.com:8443 {\nkeystile vinr\n}\n", "", ""},
 		"upper case":                    {"", both("API.vinr.com", "keystile vinr"), "", ""},
+		"host matcher in upper case":    {"", both("x.test", "@a host X.TEST\nhandle @a {\nkeystile vinr\n}"), "host x.test", ""},
+		"wildcards in upper case":       {"", both("*.VINR.com", "@a host *.ViNR.com\nhandle @a {\nkeystile vinr\n}") + both("*.Example.test", "@a host *.EXAMPLE.test\nhandle @a {\nkeystile default\n}"), "", ""},
+		"wildcard matcher inside":       {"", both("x.test", "@a host *.test\nhandle @a {\nkeystile vinr\n}"), "host x.test", ""},
+		"address of IPv6":               {"", both("[2001:db8::1]", "keystile vinr"), "host 2001:db8::1", ""},
+		"letters of another script":     {"", both("*.test", "@a host bücher.test\nhandle @a {\nkeystile vinr\n}"), "host xn--bcher-kva.test", ""},
+		"host that nothing reaches":     {"\tauto_https disable_redirects\n", "https://api.vinr.com {\n@a host x.test\nhandle @a {\nkeystile vinr\n}\n}\nhttp:// {\nredir https://{host}{uri}\n}\n", "", ""},
 		"host in a named route":         {"", "&(api) {\nroute {\nkeystile vinr\n" + up + "\n}\n}\n" + both("x.test", "invoke api"), "host x.test", ""},
 		"named route":                   {"", "&(api) {\nroute {\nkeystile vinr\n" + up + "\n}\n}\n" + site("invoke api"), "", ""},
 		"named route, HTTPS alone":      {"", "&(api) {\nkeystile vinr\n}\nhttps://api.vinr.com {\ninvoke api\n}\n", "name the HTTP site too", ""},
@@ -127,6 +134,10 @@ func TestFoundAtLoad(t *testing.T) {
 		"rewrite of another site":        {"", site("keystile vinr\n"+up) + both("x.test", "uri strip_prefix /a\n"+other), "", ""},
 		"method":                         {"", site("keystile vinr\nmethod POST\n" + up), "", ""},
 		"rewrite before a named route":   {"", "&(api) {\nkeystile vinr\n}\n" + site("uri strip_prefix /a\ninvoke api"), change, ""},
+		"rewrite behind another one":     {"", site("route {\nkeystile default\nuri strip_prefix /api\nkeystile vinr\n" + up + "\n}"), change, ""},
+		"strip_suffix":                   {"", site("keystile vinr\nuri strip_suffix /api\n" + up), change, ""},
+		"path_regexp":                    {"", site("keystile vinr\nuri path_regexp /+ /\n" + up), change, ""},
+		"query":                          {"", site("keystile vinr\nuri query -a\n" + up), change, ""},
 
 		// ways around
 		"matcher on a path":               {"", site("keystile /v1/* vinr\n" + up), around, ""},
@@ -135,12 +146,23 @@ func TestFoundAtLoad(t *testing.T) {
 		"all but a path":                  {"", site("@api not path /health\nkeystile @api vinr\n" + up), around, ""},
 		"by a method":                     {"", site("@api method POST\nkeystile @api vinr\n" + up), around, ""},
 		"every path":                      {"", site("keystile /* vinr\n" + up), "", ""},
+		"every path, as a star":           {"", site("@all path *\nkeystile @all vinr\n" + up), "", ""},
+		"the rest elsewhere":              {"", site("@api path /v1/*\n@rest not path /v1/*\nkeystile @api vinr\nreverse_proxy @rest localhost:9001\nreverse_proxy @api localhost:9000"), "", ""},
+		"not one and not another":         {"", site("@api path /v1/*\n@rest {\nnot path /v1/*\nnot path /v2/*\n}\nkeystile @api vinr\nrespond @rest 404\n" + up), around, ""},
 		"the same matcher behind":         {"", site("@api path /v1/*\nkeystile @api vinr\nreverse_proxy @api localhost:9000\nrespond 404"), "", ""},
 		"the same matcher further behind": {"", site("@api path /v1/*\nkeystile @api vinr\nrespond /x hi\nreverse_proxy @api localhost:9000"), "", ""},
 		"the same matcher, and another":   {"", site("@api path /v1/*\nkeystile @api vinr\nreverse_proxy @api localhost:9000\n" + other), "", ""},
+		"the same further, and another":   {"", site("@api path /v1/*\nkeystile @api vinr\nrespond /x hi\nreverse_proxy @api localhost:9000\n" + other), "", ""},
 		"the rest is answered":            {"", site("@api path /v1/*\n@rest not path /v1/*\nkeystile @api vinr\nrespond @rest 404\n" + up), "", ""},
 		"handle, and files":               {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle {\nfile_server\n}"), "", ""},
 		"handle, and another upstream":    {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle {\n" + other + "\n}"), "", ""},
+		"handle, and files before":        {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nroute /static/* {\nfile_server\n" + up + "\n}"), "", ""},
+		"handle, and files that pass":     {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nroute /static/* {\nfile_server {\npass_thru\n}\n" + up + "\n}"), around, ""},
+		"handle, and for a response":      {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle {\nreverse_proxy localhost:9001 {\n@no status 404\nhandle_response @no {\n" + up + "\n}\n}\n}"), around, ""},
+		"handle, and intercept":           {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle {\nintercept {\n@no status 404\nhandle_response @no {\n" + up + "\n}\n}\nfile_server\n}"), around, ""},
+		"handle, and a name of TCP":       {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle /health {\nreverse_proxy tcp/[::1]:9000\n}"), around, ""},
+		"handle, and a port alone":        {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle /health {\nreverse_proxy :9000\n}"), around, ""},
+		"matcher before what is unknown":  {"", site("route {\nkeystile /v1/* vinr\nblab\n}"), "", "come to the handler \\\"blab\\\" without an API key"},
 		"handle, and the same upstream":   {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle {\n" + up + "\n}"), around, ""},
 		"handle, and it by another name":  {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle /health {\nreverse_proxy 127.0.0.1:9000\n}"), around, ""},
 		"handle, and two keystiles":       {"", site("handle /v1/* {\nkeystile vinr\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
@@ -155,12 +177,19 @@ func TestFoundAtLoad(t *testing.T) {
 		"dynamic upstreams":               {"", site("handle /v1/* {\nkeystile vinr\nreverse_proxy {\ndynamic a api.internal 80\n}\n}\nhandle {\nreverse_proxy {\ndynamic a api.internal 80\n}\n}"), "leaves out reach", ""},
 		"plain HTTP to the same upstream": {"", "https://api.vinr.com {\nkeystile vinr\n" + up + "\n}\nhttp://api.vinr.com {\n" + up + "\n}\n", "", "is reached without an API key at :80 too"},
 		"plain HTTP to another upstream":  {"", "https://api.vinr.com {\nkeystile vinr\n" + up + "\n}\nhttp://api.vinr.com {\n" + other + "\n}\n", "", ""},
+		"plain HTTP of any host":          {"\tauto_https disable_redirects\n", "https://api.vinr.com {\nkeystile vinr\n" + up + "\n}\nhttp:// {\n" + up + "\n}\n", "", ""},
+		"path in one address of two": {"", "http://api.vinr.com, https://api.vinr.com, http://sandbox.api.vinr.com/v1/*, https://sandbox.api.vinr.com/v1/* {\nkeystile vinr\n" + up + "\n}\n" +
+			both("sandbox.api.vinr.com", up), around, ""},
 
 		// redirects
 		"http_redirect":               {"\tservers :443 {\n\t\tlistener_wrappers {\n\t\t\thttp_redirect\n\t\t\ttls\n\t\t}\n\t}\n", site("keystile vinr\n" + up), "listener wrapper http_redirect", ""},
 		"http_redirect of another":    {"\tservers :8443 {\n\t\tlistener_wrappers {\n\t\t\thttp_redirect\n\t\t\ttls\n\t\t}\n\t}\n", site("keystile vinr\n"+up) + "https://x.test:8443 {\nrespond hi\n}\n", "", ""},
 		"redirect by hand":            {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://{host}{uri} permanent\n}\n", "is redirected to https://", ""},
 		"redirect by hand, by name":   {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://api.vinr.com{uri}\n}\n", "is redirected to https://", ""},
+		"redirect by hand, to a port": {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://api.vinr.com:8443{uri}\n}\n", "is redirected to https://", ""},
+		"redirect in upper case":      {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir HTTPS://API.vinr.com{uri}\n}\n", "is redirected to HTTPS://", ""},
+		"redirect of HTTPS to itself": {"\tauto_https disable_redirects\n", "https://api.vinr.com {\nredir /old https://{host}/v1/new\nkeystile vinr\n}\n", "", ""},
+		"redirect to another's path":  {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://docs.vinr.com{uri}\n}\n", "", ""},
 		"redirect on another port":    {"\tauto_https disable_redirects\n", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://:8080 {\nredir https://{host}{uri}\n}\n", "is redirected to https://", ""},
 		"redirect before the handler": {"", site("@http protocol http\nredir @http https://{host}{uri}\nkeystile vinr"), "is redirected to https://", ""},
 		"redirect behind the handler": {"", site("route {\nkeystile vinr\nredir https://{host}{uri}\n}"), "", ""},
@@ -229,6 +258,10 @@ func TestFoundInJSON(t *testing.T) {
 		"in a box":                 {":80", `{` + host + `, "handle": [` + fmt.Sprintf(box, keystile) + `, ` + proxy + `]}`, ""},
 		"in a box, another host":   {":80", `{"match": [{"host": ["x.test"]}], "handle": [` + fmt.Sprintf(box, keystile) + `]}`, "host x.test"},
 		"in a box, HTTPS alone":    {":443", `{` + host + `, "handle": [` + fmt.Sprintf(box, keystile) + `]}`, "name the HTTP site too"},
+		"a host, or a path":        {":80", `{"match": [{"host": ["x.test"]}, {"path": ["/v1/*"]}], "handle": [` + keystile + `]}`, ""},
+		"a host, or everything":    {":80", `{"match": [{"host": ["x.test"]}, {}], "handle": [` + keystile + `, ` + proxy + `]}, {"handle": [` + proxy + `]}`, ""},
+		"location, as it is":       {":80", `{` + host + `, "handle": [{"handler": "static_response", "status_code": 301, "headers": {"location": ["https://api.vinr.com/"]}}, ` + keystile + `]}`, "is redirected to https://"},
+		"in a list in a box":       {":80", `{"match": [{"host": ["x.test"]}], "handle": [` + fmt.Sprintf(box, `{"handler": "keystile_test_box", "inside": {"lid": [{"handle": [`+keystile+`]}]}}`) + `]}`, "host x.test"},
 		"in a box, after a change": {":80", `{` + host + `, "handle": [` + fmt.Sprintf(box, strip+", "+keystile) + `]}`, "changes the request"},
 	} {
 		config["apps"]["http"] = json.RawMessage(`{"servers": {"s": {"listen": ["` + tt.listen + `"], "routes": [` + tt.routes + `]}}}`)
@@ -340,16 +373,22 @@ func TestLaterBundleNamesNoHost(t *testing.T) {
 	if err := disk.ReplaceBytes(b.File(), 0o600, good); err != nil {
 		t.Fatal(err)
 	}
-	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		text, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
+	// Once, however many bundles come: the third is in use when the second has been judged.
+	for n := 1; n <= 3; n++ {
+		for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+			raw, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := string(raw)
+			told := strings.Count(text, "host x.test: the policy of bundle")
+			if strings.Count(text, "bundle in use") == n && told == 1 {
+				break
+			}
+			if told > 1 || time.Since(begin) > patience {
+				t.Fatalf("bundle %d: told %d times:\n%s", n, told, text)
+			}
 		}
-		if strings.Contains(string(text), "host x.test: the policy of bundle") {
-			return
-		}
-		if time.Since(begin) > 30*time.Second {
-			t.Fatalf("it is not told:\n%s", text)
-		}
+		h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
 	}
 }

@@ -237,13 +237,11 @@ func redactedBytes(rules *redact.Rules, b []byte) []byte {
 // redactedValue is a value that would be logged by reflection, as zap's encoders do: as
 // JSON. It stays what it is if nothing in it is secret.
 func redactedValue(rules *redact.Rules, value any) (any, error) {
-	var encoded bytes.Buffer
-	encoder := json.NewEncoder(&encoded)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
+	encoded, err := json.Marshal(value)
+	if err != nil {
 		return nil, err
 	}
-	decoder := json.NewDecoder(&encoded)
+	decoder := json.NewDecoder(bytes.NewReader(encoded))
 	decoder.UseNumber()
 	var tree any
 	if err := decoder.Decode(&tree); err != nil {

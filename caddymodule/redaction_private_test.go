@@ -1,7 +1,9 @@
 package caddymodule
 
 import (
+	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -24,6 +26,37 @@ func TestPrivate(t *testing.T) {
 	}
 	if _, err := private[zapcore.Core](in, "logger"); err == nil {
 		t.Error("a field of another type is taken")
+	}
+}
+
+// Nothing of an entry has a secret in it, a log is not wrapped again at each reload, and a
+// value without a secret stays what it is.
+func TestRedactedAlone(t *testing.T) {
+	const key = "sk_live_0123456789abcdefghijABCDEFGHIJ01234567"
+	if e := redactedEntry(zapcore.Entry{LoggerName: "a " + key, Message: "b " + key, Stack: "c " + key}); e.LoggerName != "a REDACTED" || e.Message != "b REDACTED" || e.Stack != "c REDACTED" {
+		t.Errorf("%+v", e)
+	}
+	once := redacting(zapcore.NewNopCore())
+	if redacting(once) != once {
+		t.Error("a core is wrapped twice")
+	}
+	defer log.SetOutput(log.Writer())
+	redactStandardLog()
+	writer := log.Writer()
+	if redactStandardLog(); log.Writer() != writer {
+		t.Error("the package log is wrapped twice")
+	}
+	rules := secrets.current.Load()
+	plain := &struct{ B, A string }{"<b>", "a"}
+	if got, err := redactedValue(rules, plain); err != nil || got != any(plain) {
+		t.Errorf("%v, %v", got, err)
+	}
+	got, err := redactedValue(rules, map[string]any{"n": uint64(1<<63 + 1), "k": "the key " + key, "m": "<&>"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := fmt.Sprint(got); out != "map[k:the key REDACTED m:<&> n:9223372036854775809]" {
+		t.Error(out)
 	}
 }
 

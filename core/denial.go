@@ -56,7 +56,7 @@ func (d *Decision) Show(sent string) string {
 	switch {
 	case sent == "" || method:
 		return sent
-	case d.policy == nil || d.policy.Grammar().MayHold(sent) || d.key != "" && strings.Contains(sent, d.key):
+	case d.policy == nil || d.policy.Grammar().MayHold(sent):
 		return LeftOut
 	}
 	var b strings.Builder

@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -30,6 +31,11 @@ func fieldsOf(t *testing.T, v *core.Verifier, r *core.Request) map[string]string
 	return fields
 }
 
+// asAPIKey are the lines of r with the key in X-Api-Key.
+func asAPIKey(r *core.Request) core.Lines {
+	return core.Lines{{Name: "X-Api-Key", Value: strings.TrimPrefix(r.Headers.Lines()[0].Value, "Bearer ")}}
+}
+
 // The line of a denial names method, host and path, and what was allowed.
 func TestFieldsOfADenial(t *testing.T) {
 	now := time.Now()
@@ -44,15 +50,23 @@ func TestFieldsOfADenial(t *testing.T) {
 			map[string]string{"reason": "misdirected", "server_name": "sandbox.api.vinr.com"}},
 		"no key": {"vinr", func(r *core.Request, _ *bundle.Record) { r.Headers = core.Lines{} },
 			map[string]string{"reason": "missing", "allowed": "Authorization: Bearer, X-Api-Key"}},
-		"another environment": {"vinr", func(r *core.Request, _ *bundle.Record) { r.Authority = "sandbox.api.vinr.com" },
-			map[string]string{"reason": "wrong_environment", "key_id": "key_1", "allowed": "test"}},
+		"another environment": {"vinr", func(r *core.Request, _ *bundle.Record) {
+			r.Authority, r.SNI = "sandbox.api.vinr.com", "sandbox.api.vinr.com"
+		}, map[string]string{"reason": "wrong_environment", "key_id": "key_1", "allowed": "test", "server_name": "", "policy": "vinr", "error": ""}},
 		"no scope": {"vinr", func(_ *core.Request, rec *bundle.Record) { rec.Kind = "restricted" },
 			map[string]string{"reason": "scope", "required_scope": "payments:read", "allowed": ""}},
 		"another kind": {"vesuviopay", func(r *core.Request, rec *bundle.Record) {
-			lines := r.Headers.Lines()
-			r.Path, r.Headers = "/api/v1/customers/1", core.Lines{{Name: "X-Api-Key", Value: strings.TrimPrefix(lines[0].Value, "Bearer ")}}
+			r.Path, r.Headers = "/api/v1/customers/1", asAPIKey(r)
 			rec.Kind, rec.Tenant = "publishable", "store_1"
 		}, map[string]string{"reason": "kind", "allowed": "secret"}},
+		"another kind, no route": {"vinr", func(r *core.Request, rec *bundle.Record) { r.Path, rec.Kind = "/elsewhere", "publishable" },
+			map[string]string{"reason": "kind", "allowed": "secret, restricted", "route": ""}},
+		"another tenant": {"vesuviopay", func(r *core.Request, rec *bundle.Record) {
+			r.Path, r.Headers, rec.Tenant = "/api/v1/sdk/stores/store_2", asAPIKey(r), "store_1"
+		}, map[string]string{"reason": "tenant", "allowed": "store_1", "route": "store", "policy": "vesuviopay"}},
+		"no customer token": {"vesuviopay", func(r *core.Request, rec *bundle.Record) {
+			r.Path, r.Headers, rec.Tenant = "/api/v1/sdk/cart/store_1", asAPIKey(r), "store_1"
+		}, map[string]string{"reason": "token_missing", "allowed": "Authorization: Bearer"}},
 		"no route": {"vinr", func(r *core.Request, _ *bundle.Record) { r.Path = "/elsewhere" },
 			map[string]string{"reason": "no_route", "path": "/elsewhere"}},
 		"an address": {"example", func(r *core.Request, rec *bundle.Record) {
@@ -60,6 +74,14 @@ func TestFieldsOfADenial(t *testing.T) {
 		}, map[string]string{"reason": "ip", "allowed": "192.0.2.0/24"}},
 		"an endpoint": {"example", func(r *core.Request, rec *bundle.Record) { rec.Endpoints = []string{"POST /v1/x"} },
 			map[string]string{"reason": "endpoint", "allowed": "POST /v1/x"}},
+		"many endpoints": {"example", func(r *core.Request, rec *bundle.Record) {
+			for i := range 30 {
+				rec.Endpoints = append(rec.Endpoints, fmt.Sprintf("POST /v1/%02d", i))
+			}
+		}, map[string]string{"reason": "endpoint", "allowed": "POST /v1/00, POST /v1/01, POST /v1/02, POST /v1/03, POST /v1/04, POST /v1/05, POST /v1/06, POST /v1/07, " +
+			"POST /v1/08, POST /v1/09, POST /v1/10, POST /v1/11, POST /v1/12, POST /v1/13, POST /v1/14, POST /v1/15, …"}},
+		"what went wrong inside": {"vinr", func(r *core.Request, _ *bundle.Record) { r.Rewritten = true },
+			map[string]string{"reason": "internal", "error": "the request was rewritten before keystile saw it: in a Caddyfile, put both into `route { … }` with keystile first, or set the global option `order keystile first`; set `rewritten` if the policy speaks of the new path"}},
 		"a referrer": {"example", func(r *core.Request, rec *bundle.Record) { rec.Referrers = []string{"https://a.test"} },
 			map[string]string{"reason": "referrer", "allowed": "https://a.test"}},
 		"what is not text": {"vinr", func(r *core.Request, _ *bundle.Record) {
@@ -69,7 +91,7 @@ func TestFieldsOfADenial(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			secret, rec := newKey(t, "key_1")
-			if prefix := map[string]string{"no scope": "rk", "another kind": "pk"}[name]; prefix != "" {
+			if prefix := map[string]string{"no scope": "rk", "another kind": "pk", "another kind, no route": "pk"}[name]; prefix != "" {
 				s, err := credential.Generate(prefix, "live")
 				if err != nil {
 					t.Fatal(err)
@@ -137,6 +159,16 @@ func TestFieldsHoldNoKey(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Without a bundle nothing says what a key looks like: the method is shown, if everybody
+// knows it, and nothing else.
+func TestFieldsWithoutABundle(t *testing.T) {
+	r := request("")
+	got := fieldsOf(t, newVerifier(t, core.Config{}), r)
+	if got["reason"] != "no_bundle" || got["method"] != "GET" || got["path"] != core.LeftOut || got["host"] != core.LeftOut {
+		t.Errorf("%q", got)
 	}
 }
 

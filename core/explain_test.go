@@ -11,6 +11,8 @@ import (
 	"github.com/keystile/keystile/core"
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/policies"
 )
 
 // agrees sees that e explains d: its last step ended the decision, by a comparison that
@@ -102,7 +104,7 @@ func TestExplainAgrees(t *testing.T) {
 func TestExplainKey(t *testing.T) {
 	now := time.Now()
 	v := newVerifier(t, core.Config{})
-	if e := v.Explain(request("")); e.Decision.Reason != policy.NoBundle || len(e.Steps) != 2 {
+	if e := v.Explain(request("")); e.Decision.Reason != policy.NoBundle || len(e.Steps) != 2 || e.Show("any text") == "any text" { // nothing says what a key looks like
 		t.Errorf("without a bundle: %v, %v", e.Decision, e.Steps)
 	}
 	var records []bundle.Record
@@ -163,5 +165,68 @@ func TestExplainPanics(t *testing.T) {
 		if last := e.Steps[len(e.Steps)-1]; last.Name != step || last.Reason != policy.Internal || e.Show(key) == key {
 			t.Errorf("%s: it ended at the step %s with %s", step, last.Name, last.Reason)
 		}
+	}
+}
+
+// R74: what a line of the request holds of credentials is not shown where it stands
+// elsewhere too, and what is shown of a request is no longer than a line.
+func TestExplainShowsNoCredential(t *testing.T) {
+	document, err := policies.Policy("vesuviopay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := compile.Compile("policy.yaml", []byte(strings.Replace(string(document), "header: Authorization\n  scheme: Bearer", "header: X-Customer", 1)), noOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	v := newVerifier(t, core.Config{})
+	if err := v.Activate(newPublisher(t, p, now).bundle(now)); err != nil {
+		t.Fatal(err)
+	}
+	const secret = "opaque-1234567890"
+	for name, tt := range map[string]struct {
+		line  core.Header
+		shown bool
+	}{
+		"cookie":                    {core.Header{Name: "Cookie", Value: "a=b; sid=" + secret}, false},
+		"authorization":             {core.Header{Name: "Authorization", Value: secret}, false},
+		"authorization by a scheme": {core.Header{Name: "Authorization", Value: "Basic " + secret}, false},
+		"proxy authorization":       {core.Header{Name: "Proxy-Authorization", Value: "Bearer " + secret}, false},
+		"the policy's source":       {core.Header{Name: "X-API-Key", Value: secret}, false},
+		"the customer token":        {core.Header{Name: "X-Customer", Value: secret}, false},
+		"another line":              {core.Header{Name: "X-Note", Value: secret}, true},
+	} {
+		r := request("")
+		r.Path, r.Headers = "/"+secret, core.Lines{tt.line}
+		e := v.Explain(r)
+		if text := fmt.Sprint(e.Steps); strings.Contains(text, secret) != tt.shown || (e.Show(secret) == secret) != tt.shown {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	r := request("")
+	r.Path = "//" + strings.Repeat("x", 10_000)
+	for _, step := range v.Explain(r).Steps {
+		for _, c := range step.Compared {
+			if len(c.What) > 500 {
+				t.Errorf("%s: %d bytes", step.Name, len(c.What))
+			}
+		}
+	}
+}
+
+// Where a path has a route for other methods, they are named.
+func TestExplainNamesOtherMethods(t *testing.T) {
+	p, err := compile.Compile("policy.yaml", []byte("name: notes\nsources: [{header: X-Notes-Key}]\nkinds: {app: {prefix: nk}}\nenvironments: {live: }\nroutes: [{name: notes, path: /x, methods: [PUT, DELETE]}]\n"), noOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	v := newVerifier(t, core.Config{})
+	if err := v.Activate(newPublisher(t, p, now).bundle(now)); err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprint(v.Explain(request("")).Steps); !strings.Contains(text, "there is one for PUT, DELETE") {
+		t.Error(text)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/keystile/keystile/core/credential"
+	"github.com/keystile/keystile/core/policy"
 	"github.com/keystile/keystile/core/policy/compile"
 	"github.com/keystile/keystile/core/redact"
 	"github.com/keystile/keystile/policies"
@@ -84,6 +85,7 @@ func TestText(t *testing.T) {
 		"a known key in lower case":    {known, strings.ToLower(key)},
 		"a known key in upper case":    {known, strings.ToUpper(key)},
 		"a known key with a hyphen":    {known, key[:20] + "-" + key[20:]},
+		"a known key, _ in its body":   {known, key[:20] + "_" + key[20:]},
 		"a private key of an odd name": {redact.Default, "PRIVATE+KEY+a~~~b~~~c+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw=="},
 		"a private key in lower case":  {redact.Default, "private+key+keystile-vinr+5d1b1d6d+aq0agbk2mn/4t+x0yw=="},
 		"a private key":                {redact.Default, "PRIVATE+KEY+keystile-vinr+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw=="},
@@ -109,10 +111,19 @@ func TestText(t *testing.T) {
 	if got := known.Text(key + key); got != redact.Mark {
 		t.Errorf("two keys without anything between: %s", got)
 	}
+	for what, first := range map[string]string{"private key": "PRIVATE+KEY+a+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw==", "percent-encoded key": percent(key), "base64": base64.RawStdEncoding.EncodeToString([]byte(key))} {
+		if got := known.Text(first + " and " + key); got != "REDACTED and REDACTED" {
+			t.Errorf("%s before a key: %s", what, got) // it is found later, and stands before
+		}
+	}
+	if got := known.Text(base64.RawStdEncoding.EncodeToString([]byte(key))); got != redact.Mark {
+		t.Errorf("the last digits stay: %s", got)
+	}
 }
 
 // What is no secret is not touched, and costs no memory.
 func TestTextStays(t *testing.T) {
+	const body = "0123456789abcdefghijABCDEFGHIJ01234567"
 	rules := rulesOf(t, "vinr")
 	for _, s := range []string{
 		"", "GET", "/v1/payments?limit=10", "caddy_http_requests_in_flight", "http.log.access.log0",
@@ -120,7 +131,8 @@ func TestTextStays(t *testing.T) {
 		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
 		"key_2NfYwE0w3oYkqz1mXqUuKd", "0123456789abcdef0123456789abcdef",
 		"sk_live_", "go_memstats_alloc_bytes_total", "some_name_thatisverylongandwithoutanydigit",
-		"dial tcp 127.0.0.1:9000: connect: connection refused", "PRIVATE KEY", "100%", "%zz%4", "_", "__",
+		"a__" + body, "a-live_" + body, "/_live_" + body, "HTTP_ID_" + body, // without kind or environment
+		"dial tcp 127.0.0.1:9000: connect: connection refused", "PRIVATE KEY", "the key is PRIVATE+", "the key is PRIVATE+KEY", "100%", "%zz%4", "_", "__",
 	} {
 		if got := rules.Text(s); got != s {
 			t.Errorf("%s became %s", s, got)
@@ -151,18 +163,39 @@ func TestHides(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	for policy, change := range map[string][2]string{
+	for name, change := range map[string][2]string{
 		"default":    {"sources:", "sources:\n  - {header: X-Shop-Key}"},
 		"vesuviopay": {"header: Authorization", "header: X-Shop-Key"}, // of the customer token
 	} {
-		document := []byte(strings.Replace(string(mustPolicy(t, policy)), change[0], change[1], 1))
+		document := []byte(strings.Replace(string(mustPolicy(t, name)), change[0], change[1], 1))
 		p, err := compile.Compile("policy.yaml", document, compile.Options{})
 		if err != nil {
 			t.Fatalf("%v\n%s", err, document)
 		}
 		if redact.Default.Hides("X-Shop-Key") || !redact.Default.With(p).Hides("x_shop_key") {
-			t.Errorf("X-Shop-Key is not hidden by the policy of %s alone", policy)
+			t.Errorf("X-Shop-Key is not hidden by the policy of %s alone", name)
 		}
+	}
+}
+
+// Rules are immutable: those that learned from the same ones do not know each other's.
+func TestRulesApart(t *testing.T) {
+	base := redact.Default
+	for i := range 5 { // whatever room is left behind the lists
+		learned := func(what string) *redact.Rules {
+			return base.With(&policy.Policy{
+				Sources: []credential.Source{{Header: fmt.Sprintf("x-%s-%d", what, i)}},
+				Kinds:   []policy.Kind{{Prefix: fmt.Sprintf("%s%d", what, i)}}, Environments: []string{"live"},
+			})
+		}
+		a, b := learned("a"), learned("b")
+		for what, tt := range map[string][2]*redact.Rules{"a": {a, b}, "b": {b, a}} {
+			header, key := fmt.Sprintf("X-%s-%d", what, i), fmt.Sprintf("%s%d_live_short123", what, i)
+			if !tt[0].Hides(header) || tt[0].Text("a "+key) != "a REDACTED" || tt[1].Hides(header) || tt[1].Text("a "+key) != "a "+key {
+				t.Errorf("%s is not known, or to the other rules too", header)
+			}
+		}
+		base = a
 	}
 }
 

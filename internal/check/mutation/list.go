@@ -73,14 +73,25 @@ const (
 	lengths   = "internal/duration/duration.go"
 	inLengths = "./internal/duration"
 
-	inCaddy = "./caddymodule"
 	// It takes long to run all of Caddy's tests.
-	atFound    = "./caddymodule -run ^TestFound"
-	atValidate = "./caddymodule -run ^TestValidate$"
-	atLoad     = "caddymodule/atload.go"
-	flow       = "caddymodule/flow.go"
-	denial     = "core/denial.go"
-	onDisk     = "internal/disk/open.go"
+	atFound     = "./caddymodule -run ^TestFound"
+	atValidate  = "./caddymodule -run ^TestValidate$"
+	atRedaction = "./caddymodule -run ^TestRedact"
+	atAdmin     = "./caddymodule -run ^Test(Admin|Ready|LastTrouble)"
+	atRemember  = "./caddymodule -run ^Test(NodesWrittenOver|WhatAnother|StateLocked)"
+	atLeaving   = "./caddymodule -run ^TestLeaving$"
+	atAdapt     = "./caddymodule -run ^TestPrivateKeyInCaddyfile$"
+	// And those of the commands.
+	atNothing = "./caddymodule/command -run ^TestNothingDoneFails$"
+	atSecret  = "./caddymodule/command -run ^Test(NoSecretIsRepeated|KeyIsNoID)$"
+	atCurl    = "./caddymodule/command -run ^TestCurl"
+	atExplain = "./caddymodule/command -run ^TestScripts$/^explain$"
+	atHosts   = "./caddymodule/command -run ^TestScripts$/^hosts$"
+
+	atLoad = "caddymodule/atload.go"
+	flow   = "caddymodule/flow.go"
+	denial = "core/denial.go"
+	onDisk = "internal/disk/open.go"
 
 	ports   = "internal/testing/address/address.go"
 	inPorts = "./internal/testing/address"
@@ -347,14 +358,14 @@ var mutants = []mutant{
 	{"private key in a file of signers", signers, "if bundle.HoldsPrivateKey(line) {", "if false {", inDisk},
 	{"private key as a path", signers, "if bundle.HoldsPrivateKey(path) {", "if false {", inDisk},
 	{"private key in Envoy's configuration", filterConfig, "if bundle.HoldsPrivateKey(string(raw)) {", "if false {", inFilter},
-	{"private key in the Caddyfile", caddyfile, "if bundle.HoldsPrivateKey(d.Val()) {", "if false {", inCaddy},
-	{"group without a command", usage, "args, run = cobra.ArbitraryArgs, unknownCommand", "args, run = cobra.ArbitraryArgs, func(c *cobra.Command, _ []string) error { return c.Help() }", inCommand},
-	{"status of a mistake", usage, "const statusUsage = 2", "const statusUsage = 1", inCommand},
-	{"API key as an argument", usage, "if err := refuse(what, a); err != nil {", "if err := refuse(what, a); err != nil && i > 0 {", inCommand},
-	{"API key for an ID", usage, "if asksForKey(cmd) && keyForm.MatchString(a) {", "if false {", inCommand},
-	{"API key in a flag", usage, "if err := refuse(name, s); err != nil {", "if err := refuse(name, s); false {", inCommand},
-	{"error with a secret", secrets, "return keyForm.ReplaceAllString(s, \"[API key]\")", "return s", inCommand},
-	{"error with a private key", secrets, "s = privateForm.ReplaceAllString(s, \"[private key]\")", "", inCommand},
+	{"private key in the Caddyfile", caddyfile, "if bundle.HoldsPrivateKey(d.Val()) {", "if false {", atAdapt},
+	{"group without a command", usage, "args, run = cobra.ArbitraryArgs, unknownCommand", "args, run = cobra.ArbitraryArgs, func(c *cobra.Command, _ []string) error { return c.Help() }", atNothing},
+	{"status of a mistake", usage, "const statusUsage = 2", "const statusUsage = 1", atNothing},
+	{"API key as an argument", usage, "if err := refuse(what, a); err != nil {", "if err := refuse(what, a); err != nil && i > 0 {", atSecret},
+	{"API key for an ID", usage, "if asksForKey(cmd) && keyForm.MatchString(a) {", "if false {", atSecret},
+	{"API key in a flag", usage, "if err := refuse(name, s); err != nil {", "if err := refuse(name, s); false {", atSecret},
+	{"error with a secret", secrets, "return keyForm.ReplaceAllString(s, \"[API key]\")", "return s", atSecret},
+	{"error with a private key", secrets, "s = privateForm.ReplaceAllString(s, \"[private key]\")", "", atSecret},
 	{"API key as a name", mistaken, "if g.Within(s) {", "if g.Within(s) && false {", inControl},
 	{"name that a terminal would obey", mistaken, "!unicode.IsPrint(r)", "false", inControl},
 	{"prefix of everyone", mistaken, "if meant[0].Bits() == 0 {", "if false {", inControl},
@@ -369,7 +380,7 @@ var mutants = []mutant{
 	{"roll that ends at once", keyring, "if roll.End != nil && !roll.End.After(r.bundle.home.now()) {", "if false {", inControl},
 	{"roll that lengthens a life", keyring, "(old.Expires == nil || roll.End.Before(*old.Expires))", "true", inControl},
 	{"bundle's name on a way out", home, "if !bundleName.MatchString(name) {", "if false {", inControl},
-	{"hosts of all environments", hostFlags, "if !several(environments) {", "if !several(environments) || true {", inCommand},
+	{"hosts of all environments", hostFlags, "if !several(environments) {", "if !several(environments) || true {", atHosts},
 	{"scheme that never matches", compiling, "if slices.Contains(structured, strings.ToLower(s.Scheme.s)) {", "if false {", inCompile},
 	{"length of time too long", lengths, "if d*unit/unit != d {", "if false {", inLengths},
 	{"length of time of two units", lengths, `|| ok && strings.Trim(days, "+-.0123456789") != ""`, "", inLengths},
@@ -405,6 +416,10 @@ var mutants = []mutant{
 	{"equal matcher", flow, " && !f.alike(f.missed, r, r.rest, one)", "", atFound},
 	{"rewrite between equal matchers", flow, "(r.rewrites == asked.rewrites || ", "(true || ", atFound},
 	{"basic_auth", flow, "return rs&(passed|passedRewritten) | (rs & unguarded << 2) | rs&(elsewhere|elsewhereRewritten)", "return rs", atFound},
+	{"redirect to a port", atLoad, "net.SplitHostPort(host); err == nil {", "net.SplitHostPort(host); false && err == nil {", atFound},
+	{"wildcard within a host", flow, "case covers(i, o):", "case false:", atFound},
+	{"response that a proxy handles", flow, "f.reached[u] |= rs\n\t\t}\n\t\tf.routes(h.routes, rs)", "f.reached[u] |= rs\n\t\t}", atFound},
+	{"path in one address of several", "caddymodule/httpconfig.go", "hostsAlone = hostsAlone && len(set) == 0", "hostsAlone = hostsAlone || len(set) == 0", atFound},
 	{"handlers in others", "caddymodule/httpconfig.go", "if handlerJSON.Match(b) {", "if false {", atFound},
 
 	// denial lines and request IDs
@@ -419,10 +434,10 @@ var mutants = []mutant{
 	{"key in Envoy's name of a request", filterRequest, "d.Show(id)", "id", inFilter},
 	{"plain HTTP in the filter's log", filterRequest, "if !r.TLS { // nothing", "if false { // nothing", inFilter},
 
-	{"file written over", "caddymodule/guard.go", "if d.Err == nil || !errors.As(d.Err, &node) {", "if true || !errors.As(d.Err, &node) {", inCaddy},
-	{"fork of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrRollback) {", inCaddy},
-	{"rollback of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrForked) {", inCaddy},
-	{"lock at the start", "caddymodule/memory.go", " && !errors.Is(m.err, disk.ErrLocked) {\n\t\treturn errState", " {\n\t\treturn errState", inCaddy},
+	{"file written over", "caddymodule/guard.go", "if d.Err == nil || !errors.As(d.Err, &node) {", "if true || !errors.As(d.Err, &node) {", atRemember},
+	{"fork of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrRollback) {", atRemember},
+	{"rollback of what is remembered", "caddymodule/memory.go", "if errors.Is(err, bundle.ErrRollback) || errors.Is(err, bundle.ErrForked) {", "if errors.Is(err, bundle.ErrForked) {", atRemember},
+	{"lock at the start", "caddymodule/memory.go", " && !errors.Is(m.err, disk.ErrLocked) {\n\t\treturn errState", " {\n\t\treturn errState", atRemember},
 	{"whose address", filterRequest, "if !real && p.config.ClientIP != forwarded {", "if !real && false {", inFilter},
 	{"ready", filterRequest, `status, body = 503, e.name+": "+err.Error()+"\n"`, "_ = err", inFilter},
 	{"acceptance of notes", filterSource, "s.accepts.Check(m, s.found, s.now())", "s.accepts.Check(m, nil, s.now())", inFilter},
@@ -499,14 +514,14 @@ var mutants = []mutant{
 	{"next publisher that is not listed", "internal/control/rotate.go", "if !slices.Contains(opened.PolicyNote.Publishers, next[0].Verifier) {", "if false && !slices.Contains(opened.PolicyNote.Publishers, next[0].Verifier) {", inControl},
 	{"escapes in names of keys", "internal/control/newkey.go", `if strings.Contains(s, "%") {`, "if false {", inControl},
 	{"lock that is had again", state, "s.locked.Store(false)", "", inDisk},
-	{"bundle that is not in force is not ready", "caddymodule/ready.go", "if err := g.verifier.Status(); err != nil {", "if err := g.verifier.Status(); err != nil && g.verifier.Bundle() == nil {", inCaddy},
-	{"all bundles are ready", "caddymodule/ready.go", "if len(names) == 0 {\n\t\tnames = slices.Sorted", "if false {\n\t\tnames = slices.Sorted", inCaddy},
-	{"readiness before redirects", "caddymodule/ready.go", `httpcaddyfile.Before, "redir")`, `httpcaddyfile.After, "rewrite")`, inCaddy},
-	{"readiness is not stored", "caddymodule/ready.go", `w.Header().Set("Cache-Control", "no-store")`, "", inCaddy},
-	{"admin endpoint only reads", "caddymodule/admin.go", "if r.Method != http.MethodGet && r.Method != http.MethodHead {", "if false {", inCaddy},
-	{"bundle that the admin endpoint does not know", "caddymodule/admin.go", "if i < 0 {", "if i = max(i, 0); false {", inCaddy},
-	{"last error is what led to it", "caddymodule/guard.go", "g.logger.Load().Error(\"every request is denied\", zap.String(\"bundle\", g.name), zap.String(\"file\", g.source.path), zap.Error(err))", "g.tell(\"every request is denied\", err)", inCaddy},
-	{"last error is kept", "caddymodule/guard.go", `g.trouble.Store(&trouble{time.Now(), msg + ": " + err.Error()})`, "", inCaddy},
+	{"bundle that is not in force is not ready", "caddymodule/ready.go", "if err := g.verifier.Status(); err != nil {", "if err := g.verifier.Status(); err != nil && g.verifier.Bundle() == nil {", atAdmin},
+	{"all bundles are ready", "caddymodule/ready.go", "if len(names) == 0 {\n\t\tnames = slices.Sorted", "if false {\n\t\tnames = slices.Sorted", atAdmin},
+	{"readiness before redirects", "caddymodule/ready.go", `httpcaddyfile.Before, "redir")`, `httpcaddyfile.After, "rewrite")`, atAdmin},
+	{"readiness is not stored", "caddymodule/ready.go", `w.Header().Set("Cache-Control", "no-store")`, "", atAdmin},
+	{"admin endpoint only reads", "caddymodule/admin.go", "if r.Method != http.MethodGet && r.Method != http.MethodHead {", "if false {", atAdmin},
+	{"bundle that the admin endpoint does not know", "caddymodule/admin.go", "if i < 0 {", "if i = max(i, 0); false {", atAdmin},
+	{"last error is what led to it", "caddymodule/guard.go", "g.logger.Load().Error(\"every request is denied\", zap.String(\"bundle\", g.name), zap.String(\"file\", g.source.path), zap.Error(err))", "g.tell(\"every request is denied\", err)", atAdmin},
+	{"last error is kept", "caddymodule/guard.go", `g.trouble.Store(&trouble{time.Now(), msg + ": " + err.Error()})`, "", atAdmin},
 	{"who of the signers has signed", "core/bundle/signatures.go", "return signatures(t.signers, signed)", "return signatures(t.signers, signed[:0])", inBundle},
 	{"who of the publishers has signed", "core/bundle/signatures.go", "return signatures(publishers, m.signedBy)", "return signatures(publishers, m.publishers)", inBundle},
 	{"port that another process has taken", ports, "if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {", "if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {", inPorts},
@@ -515,7 +530,7 @@ var mutants = []mutant{
 	{"demo's HTTP port is its own", "internal/demo/ports.go", "got != nonce || ", "got == \"\" || ", inDemo},
 	{"demo's HTTPS port is its own", "internal/demo/ports.go", ", {d.ports.https, d.askHTTPS}} {", "} {", inDemo},
 	{"demo's ports are free", "internal/demo/ports.go", "if err := address.Take(port); err != nil {", "if err := address.Take(port); false {", inDemo},
-	{"response that has left", "caddymodule/underway.go", "a.next.previous = a.previous", "_ = a.previous", inCaddy},
+	{"response that has left", "caddymodule/underway.go", "a.next.previous = a.previous", "_ = a.previous", atLeaving},
 	{"proxy that does not obey", filterRequest, "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader) != nil {", "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader); false {", inFilter},
 	{"identity that cannot be set", filterRequest, "if p.host.SetRequestHeader(h.Name, h.Value) != nil {", "if p.host.SetRequestHeader(h.Name, h.Value); false {", inFilter},
 	{"token's own algorithm", "core/internal/customer/customer.go", "jwt.WithValidMethods([]string{t.Algorithm}), // never", "// never", "./core/internal/customer"},
@@ -535,12 +550,14 @@ var mutants = []mutant{
 	{"key that stands for another", lookup, "if c.standsFor != nil {", "if false {", inCore},
 	{"panic while explaining", explain, "if p := recover(); p != nil {", "if p := any(nil); p != nil {", inCore},
 	{"panic while describing", explain, "defer func() { _ = recover() }() // what", "// what", inCore},
+	{"cookie in an explanation", explain, "case l.Is(\"Cookie\"):", "case false:", inCore + " -run ^TestExplainShows"},
+	{"credential behind its scheme in an explanation", explain, "return []string{l.Value, rest}", "_ = rest\n\t\treturn []string{l.Value}", inCore + " -run ^TestExplainShows"},
 	{"key in an explanation", explain, `if strings.Contains(folded, "_"+env+"_") {`, "if env == folded {", inCore},
-	{"escaped key in an explanation", explain, "strings.ToLower(ascii.Unescape(s))", `strings.ToLower(s + ascii.Unescape(""))`, inCommand},
-	{"token in an explanation", explain, "if len(secret) >= shortestSecret && credential", "if false && credential", inCommand},
-	{"key given as its ID", "caddymodule/command/explain.go", "case b.Policy.Grammar().Within(id):", "case false:", inCommand},
-	{"key given as an option", "caddymodule/command/curl.go", "\t\treturn \"(not shown)\"", "\t\treturn s", inCommand},
-	{"kind that a candidate lacks", "caddymodule/command/explain.go", "if p.KindIndex(r.Kind) < 0 {", "if false {", inCommand},
+	{"escaped key in an explanation", explain, "strings.ToLower(ascii.Unescape(s))", `strings.ToLower(s + ascii.Unescape(""))`, atExplain},
+	{"token in an explanation", explain, "if len(secret) >= shortestSecret && credential", "if false && credential", atExplain},
+	{"key given as its ID", "caddymodule/command/explain.go", "case b.Policy.Grammar().Within(id):", "case false:", atExplain},
+	{"key given as an option", "caddymodule/command/curl.go", "\t\treturn \"(not shown)\"", "\t\treturn s", atCurl},
+	{"kind that a candidate lacks", "caddymodule/command/explain.go", "if p.KindIndex(r.Kind) < 0 {", "if false {", atExplain},
 	{"only OPTIONS is a preflight", check, "c.method == shape.OPTIONS && c.preflight(p)", "c.preflight(p)", tables},
 	{"redact: base64", redactFind, "found = r.within(found, s, from, to, 6, &base64Digit)", "", inRedact},
 	{"redact: hexadecimal", redactFind, "found = r.withinHex(found, s, from, to)", "", inRedact},
@@ -552,20 +569,23 @@ var mutants = []mutant{
 	{"redact: names of programs stay", redactFind, "n < looseBody || n < keyBody && !telling", "n < looseBody", inRedact},
 	{"redact: private keys", redactFind, "found = append(found, span{begin, from})", "_ = begin", inRedact},
 	{"redact: aliases of headers", "core/redact/redact.go", "ascii.HasFoldedPrefix(name, n)", "name == n", inRedact},
+	{"redact: a private key before a key", "core/redact/redact.go", "\tslices.SortFunc(spans, func(a, b span) int { return a.from - b.from })\n", "", inRedact},
+	{"redact: rules that share a list", "core/redact/redact.go", "names: slices.Clone(r.names)", "names: r.names", inRedact},
 	{"redact: headers of the policy", "core/redact/redact.go", "with.names = add(with.names, ascii.FoldName(s.Header))", "_ = s", inRedact},
 	{"redact: headers of the customer token", "core/redact/redact.go", "with.names = add(with.names, ascii.FoldName(p.CustomerToken.Source.Header))", "", inRedact},
-	{"logs: cores of later loggers", redactCaddy, "*core = redacting(*core)", "_ = core", inCaddy},
-	{"logs: modules that are there already", redactCaddy, "redactFields(reflect.ValueOf(m))", "", inCaddy},
-	{"logs: the app and its servers", redactCaddy, "*logger = redactedLogger(*logger)\n\t}\n\treturn err", "}\n\treturn err", inCaddy},
-	{"logs: the default logger", redactCaddy, "caddy.UnbufferDefaultLogger(redactedLogger(logger))", "caddy.UnbufferDefaultLogger(logger)", inCaddy},
-	{"logs: Go's package log", redactCaddy, "\tredactStandardLog()\n", "", inCaddy},
-	{"logs: fields of a logger", redaction, "c.Core.With(redactedFields(fields))", "c.Core.With(fields)", inCaddy},
-	{"logs: fields of a line", redaction, "c.to.Write(redactedFields(fields)...)", "c.to.Write(fields...)", inCaddy},
-	{"logs: messages", redaction, "c.to.Entry = redactedEntry(e)", "c.to.Entry = e", inCaddy},
-	{"logs: levels of a tee", redaction, "checkedCore{c, checked}", "c", inCaddy},
-	{"logs: reflected values", redaction, "value, err := redactedValue(e.rules, value)\n\tif err != nil {\n\t\treturn err\n\t}\n\treturn e.ObjectEncoder", "var err error\n\tif err != nil {\n\t\treturn err\n\t}\n\treturn e.ObjectEncoder", inCaddy},
-	{"logs: names of values", redaction, "text := rules.Text(name)", "text := name", inCaddy},
-	{"logs: Caddy's arrays keep their type", redaction, "list, ok := value.(caddyhttp.LoggableStringArray)", "list, ok := value.(caddyhttp.LoggableStringArray)\n\tok = false", inCaddy},
-	{"logs: a bundle that comes later", "caddymodule/guard.go", "\tsecrets.with(b.Policy)\n", "", inCaddy},
+	{"logs: cores of later loggers", redactCaddy, "*core = redacting(*core)", "_ = core", atRedaction},
+	{"logs: modules that are there already", redactCaddy, "redactFields(reflect.ValueOf(m))", "", atRedaction},
+	{"logs: the app and its servers", redactCaddy, "*logger = redactedLogger(*logger)\n\t}\n\treturn err", "}\n\treturn err", atRedaction},
+	{"logs: the default logger", redactCaddy, "caddy.UnbufferDefaultLogger(redactedLogger(logger))", "caddy.UnbufferDefaultLogger(logger)", atRedaction},
+	{"logs: the log of errors", redactCaddy, `"errorLogger", `, "", atRedaction},
+	{"logs: Go's package log", redactCaddy, "\tredactStandardLog()\n", "", atRedaction},
+	{"logs: fields of a logger", redaction, "c.Core.With(redactedFields(fields))", "c.Core.With(fields)", atRedaction},
+	{"logs: fields of a line", redaction, "c.to.Write(redactedFields(fields)...)", "c.to.Write(fields...)", atRedaction},
+	{"logs: messages", redaction, "c.to.Entry = redactedEntry(e)", "c.to.Entry = e", atRedaction},
+	{"logs: levels of a tee", redaction, "checkedCore{c, checked}", "c", atRedaction},
+	{"logs: reflected values", redaction, "value, err := redactedValue(e.rules, value)\n\tif err != nil {\n\t\treturn err\n\t}\n\treturn e.ObjectEncoder", "var err error\n\tif err != nil {\n\t\treturn err\n\t}\n\treturn e.ObjectEncoder", atRedaction},
+	{"logs: names of values", redaction, "text := rules.Text(name)", "text := name", atRedaction},
+	{"logs: Caddy's arrays keep their type", redaction, "list, ok := value.(caddyhttp.LoggableStringArray)", "list, ok := value.(caddyhttp.LoggableStringArray)\n\tok = false", atRedaction},
+	{"logs: a bundle that comes later", "caddymodule/guard.go", "\tsecrets.with(b.Policy)\n", "", atRedaction},
 	{"logs: lines of the filter", "wasmfilter/internal/plugin/log.go", "redact.Default.Text(s)", `s + redact.Default.Text("")`, inFilter},
 }
