@@ -111,20 +111,23 @@ type flow struct {
 	hosts  []string       // nil for any
 	target *handlerConfig // the keystile handler that is looked at, or nil
 	held   []*routeConfig // match what passes target
+	all    bool           // held match what does not pass target too, and no route of a few addresses does
 	missed *routeConfig   // does not match what comes otherwise, or nil
 	only   *handlerConfig // the one that counts of those that rewrite; nil for all
 
 	came      arrivals            // to target
 	reached   map[string]arrivals // upstreams
+	by        map[string]string   // by which matcher requests that nobody has let come reach them first
 	unknown   map[*handlerConfig]arrivals
 	redirects []*handlerConfig // that requests reach which nobody has let come
 	rewriters []*handlerConfig // of requests that came as clients send them
+	matcher   string           // the innermost that has let requests come where they are
 	depth     int
 }
 
 // run lets requests come as clients send them.
 func (f *flow) run(routes []*routeConfig) {
-	f.reached, f.unknown = make(map[string]arrivals), make(map[*handlerConfig]arrivals)
+	f.reached, f.by, f.unknown = make(map[string]arrivals), make(map[string]string), make(map[*handlerConfig]arrivals)
 	f.routes(routes, open)
 }
 
@@ -152,9 +155,14 @@ func (f *flow) routes(list []*routeConfig, rs arrivals) (out arrivals) {
 			if r.group != "" {
 				groups += "\x00" + r.group + "\x00"
 			}
+			outer := f.matcher
+			if r.rest != "" {
+				f.matcher = r.rest
+			}
 			if behind := f.handlers(r.handle, into); !r.terminal {
 				next[groups] |= behind
 			}
+			f.matcher = outer
 		}
 		by = next
 	}
@@ -179,7 +187,10 @@ func (f *flow) split(r *routeConfig, rs arrivals) (into, past arrivals) {
 			in = in && r != f.missed && !f.alike(f.missed, r, r.rest, one)
 			by = by && !(every && f.alike(f.missed, r, r.negates, one))
 		}
-		if one&(passed|passedRewritten) != 0 {
+		if f.all && one&unguarded != 0 && (!every || r.guests) {
+			in, by = slices.Contains(f.held, r), true
+		}
+		if f.all || one&(passed|passedRewritten) != 0 {
 			for _, held := range f.held {
 				in = in && !f.alike(held, r, r.negates, one)
 				by = by && !(every && f.alike(held, r, r.rest, one))
@@ -269,6 +280,9 @@ func (f *flow) handler(h *handlerConfig, rs arrivals) arrivals {
 			return rs&^unguarded | (rs & unguarded << 2)
 		}
 		for _, u := range h.upstream {
+			if f.reached[u]&unguarded == 0 && rs&unguarded != 0 {
+				f.by[u] = f.matcher
+			}
 			f.reached[u] |= rs
 		}
 		f.routes(h.routes, rs)

@@ -64,6 +64,7 @@ type routeConfig struct {
 	rest     string   // of its matchers, as text; "" if they match every request to a host
 	negates  string   // the rest that this one is the opposite of, or ""
 	address  bool     // the rest asks for the connection alone, which nobody misreads
+	guests   bool     // the rest lets in only some addresses of clients
 	handle   []*handlerConfig
 
 	rewrites int // how many handlers before it, in the order of the text, rewrite
@@ -86,7 +87,7 @@ func (r *routeConfig) UnmarshalJSON(b []byte) error {
 
 func (r *routeConfig) readMatchers(sets []map[string]json.RawMessage) error {
 	anyHost, everything := len(sets) == 0, len(sets) == 0
-	r.address = true
+	r.address, r.guests = true, len(sets) > 0
 	for _, set := range sets {
 		var hosts caddyhttp.MatchHost
 		if raw, named := set["host"]; named {
@@ -107,6 +108,7 @@ func (r *routeConfig) readMatchers(sets []map[string]json.RawMessage) error {
 			delete(set, "path")
 		}
 		everything = everything || len(set) == 0
+		r.guests = r.guests && (set["remote_ip"] != nil || set["client_ip"] != nil)
 		for name := range set {
 			r.address = r.address && slices.Contains([]string{"remote_ip", "client_ip", "protocol"}, name)
 		}

@@ -156,16 +156,40 @@ func TestFoundAtLoad(t *testing.T) {
 		"plain HTTP to the same upstream": {"", "https://api.vinr.com {\nkeystile vinr\n" + up + "\n}\nhttp://api.vinr.com {\n" + up + "\n}\n", "", "is reached without an API key at :80 too"},
 		"plain HTTP to another upstream":  {"", "https://api.vinr.com {\nkeystile vinr\n" + up + "\n}\nhttp://api.vinr.com {\n" + other + "\n}\n", "", ""},
 
+		// ways around, before
+		"public route":                   {"", site("handle /public/* {\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), `[{"path":["/public/*"]}] takes before keystile reach localhost:9000`, ""},
+		"public route, partial":          {"", site("handle /public/* {\n" + up + "\n}\nhandle {\nkeystile vinr {\npartial\n}\n" + up + "\n}"), "", ""},
+		"public route in a named route":  {"", "&(open) {\nroute {\n" + up + "\n}\n}\n" + site("route {\ninvoke /public/* open\nkeystile vinr\n"+up+"\n}"), "takes before keystile", ""},
+		"public route of another host":   {"", "http://api.vinr.com, https://api.vinr.com, http://sandbox.api.vinr.com, https://sandbox.api.vinr.com {\n@s host sandbox.api.vinr.com\nhandle @s {\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}\n}\n", "no request for host sandbox.api.vinr.com comes to keystile", ""},
+		"public route by a header":       {"", site("@x header X-Test 1\nhandle @x {\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "takes before keystile", ""},
+		"public route of files":          {"", site("handle /public/* {\nfile_server\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
+		"public route, another upstream": {"", site("handle /public/* {\n" + other + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
+		"public route, by basic_auth":    {"", site("handle /admin/* {\nbasic_auth {\nu $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
+		"public route of some addresses": {"", site("@in {\npath /metrics\nremote_ip 10.0.0.0/8\n}\nhandle @in {\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
+		"public site beside every host":  {"", "http://, https:// {\ntls internal\nkeystile default\n" + up + "\n}\n" + both("www.test", up), "", ""},
+		"public site below a wildcard":   {"", both("*.vinr.com", "tls internal\n@w host www.vinr.com\nhandle @w {\n"+up+"\n}\nhandle {\nkeystile vinr\n"+up+"\n}"), "", ""},
+		"upstream before keystile":       {"", site("route {\n" + up + "\nkeystile vinr\n}"), "comes to keystile", ""},
+		"answer before keystile":         {"", site("route {\nrespond moved 410\nkeystile vinr\n" + up + "\n}"), "", "comes to keystile"},
+
+		// plain HTTP alone
+		"plain HTTP alone":                  {"", "http://api.vinr.com {\nkeystile vinr\n" + up + "\n}\n", "", "requests come by plain HTTP alone"},
+		"plain HTTP alone, another is safe": {"", "http://api.vinr.com {\nkeystile vinr\n}\n" + both("sandbox.api.vinr.com", "keystile vinr"), "", "(api.vinr.com): requests come by plain HTTP alone"},
+		"plain HTTP on a port, any host":    {"", ":8080 {\nkeystile default\n" + up + "\n}\n", "", "requests come by plain HTTP alone"},
+
 		// redirects
-		"http_redirect":               {"\tservers :443 {\n\t\tlistener_wrappers {\n\t\t\thttp_redirect\n\t\t\ttls\n\t\t}\n\t}\n", site("keystile vinr\n" + up), "listener wrapper http_redirect", ""},
-		"http_redirect of another":    {"\tservers :8443 {\n\t\tlistener_wrappers {\n\t\t\thttp_redirect\n\t\t\ttls\n\t\t}\n\t}\n", site("keystile vinr\n"+up) + "https://x.test:8443 {\nrespond hi\n}\n", "", ""},
-		"redirect by hand":            {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://{host}{uri} permanent\n}\n", "is redirected to https://", ""},
-		"redirect by hand, by name":   {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://api.vinr.com{uri}\n}\n", "is redirected to https://", ""},
-		"redirect on another port":    {"\tauto_https disable_redirects\n", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://:8080 {\nredir https://{host}{uri}\n}\n", "is redirected to https://", ""},
-		"redirect before the handler": {"", site("@http protocol http\nredir @http https://{host}{uri}\nkeystile vinr"), "is redirected to https://", ""},
-		"redirect behind the handler": {"", site("route {\nkeystile vinr\nredir https://{host}{uri}\n}"), "", ""},
-		"redirect elsewhere":          {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://docs.vinr.com/keys\n}\n", "", ""},
-		"redirect of another host":    {"", site("keystile vinr") + "http://x.test {\nredir https://{host}{uri}\n}\n", "", ""},
+		"every host, and HTTPS of one":   {"", "http://, https:// {\ntls internal\nkeystile default\n}\nwww.test {\nrespond hi\n}\n", "", ""},
+		"every host, and two of another": {"", "http://, https:// {\ntls internal\nkeystile default\n}\n" + both("www.test", "respond hi"), "", ""},
+		"every host by HTTPS alone":      {"", "https:// {\ntls internal {\non_demand\n}\nkeystile default\n}\n" + both("www.test", "respond hi"), "any host (:80) would be redirected", ""},
+		"port of its own":                {"", "http://api.vinr.com:8080, https://api.vinr.com:8443 {\nkeystile vinr\n}\n", "api.vinr.com (:80) would be redirected", ""},
+		"http_redirect":                  {"\tservers :443 {\n\t\tlistener_wrappers {\n\t\t\thttp_redirect\n\t\t\ttls\n\t\t}\n\t}\n", site("keystile vinr\n" + up), "listener wrapper http_redirect", ""},
+		"http_redirect of another":       {"\tservers :8443 {\n\t\tlistener_wrappers {\n\t\t\thttp_redirect\n\t\t\ttls\n\t\t}\n\t}\n", site("keystile vinr\n"+up) + "https://x.test:8443 {\nrespond hi\n}\n", "", ""},
+		"redirect by hand":               {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://{host}{uri} permanent\n}\n", "is redirected to https://", ""},
+		"redirect by hand, by name":      {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://api.vinr.com{uri}\n}\n", "is redirected to https://", ""},
+		"redirect on another port":       {"\tauto_https disable_redirects\n", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://:8080 {\nredir https://{host}{uri}\n}\n", "is redirected to https://", ""},
+		"redirect before the handler":    {"", site("@http protocol http\nredir @http https://{host}{uri}\nkeystile vinr"), "is redirected to https://", ""},
+		"redirect behind the handler":    {"", site("route {\nkeystile vinr\nredir https://{host}{uri}\n}"), "", ""},
+		"redirect elsewhere":             {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://docs.vinr.com/keys\n}\n", "", ""},
+		"redirect of another host":       {"", site("keystile vinr") + "http://x.test {\nredir https://{host}{uri}\n}\n", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			warnings, err := loads(t, h, tt.extra, tt.sites, "vinr", "default")
