@@ -69,7 +69,7 @@ func (l *looker) look(name string) error {
 		if err := l.checkWrappers(name); err != nil {
 			return err
 		}
-		for _, check := range []func(string, *place) error{l.checkAutomaticRedirects, l.checkRedirects, l.checkPlain, l.checkHosts, l.checkRewrites, l.checkWaysAround, l.checkWaysBefore} {
+		for _, check := range []func(string, *place) error{l.checkAutomaticRedirects, l.checkRedirects, l.checkPlain, l.checkHosts, l.checkRewrites, l.checkWaysAround} {
 			if err := check(name, p); err != nil {
 				return fmt.Errorf("%s: %w", p.shown(), err)
 			}
@@ -326,40 +326,6 @@ func (l *looker) checkRewrites(name string, p *place) error {
 	return nil
 }
 
-// checkWaysBefore refuses a route before a handler that takes requests to the same
-// upstream: it is a way around like a matcher of the handler's own that leaves them out.
-func (l *looker) checkWaysBefore(name string, p *place) error {
-	if p.handler.keystile.Partial || p.top < 0 {
-		return nil
-	}
-	hosts := p.hosts
-	if hosts == nil {
-		hosts = []string{""} // one that no route names
-	}
-	for _, host := range hosts {
-		at := *p
-		at.hosts = []string{host}
-		f, routes := l.flowTo(name, &at)
-		f.target, f.held, f.all = p.handler, p.chain, true
-		f.run(routes)
-		for _, upstream := range slices.Sorted(maps.Keys(f.reached)) {
-			rs := f.reached[upstream]
-			switch {
-			case rs&unguarded == 0:
-			case f.came == 0:
-				return fmt.Errorf("no request for %s comes to keystile: a route before it sends all of them to %s: put keystile before it", shownHost(host), upstream)
-			case rs&(passed|passedRewritten) != 0:
-				return fmt.Errorf("requests that the matcher %s takes before keystile reach %s without an API key, and upstreams read paths in ways of their own, so that /public/..;/v1 or /public/..\\v1 may get around it: "+
-					"protect the whole site, and make public routes public in the policy; or write `partial` into keystile's block if you mean it", f.by[upstream], upstream)
-			}
-		}
-		if f.came == 0 {
-			l.warn(fmt.Sprintf("%s: no request for %s comes to keystile: what stands before it answers all of them", p.shown(), shownHost(host)))
-		}
-	}
-	return nil
-}
-
 // checkWaysAround refuses a matcher before a handler where the requests that it leaves out
 // reach the same upstream without any: upstreams read paths in ways of their own, so that
 // a client can ask for what is protected by a path that the matcher does not know.
@@ -391,6 +357,37 @@ func (l *looker) checkWaysAround(name string, p *place) error {
 		}
 	}
 	l.warnOthers(name, p, f)
+	return l.checkWaysBefore(name, p)
+}
+
+// checkWaysBefore refuses a route before a handler that takes requests to the same
+// upstream: it is a way around like a matcher of the handler's own that leaves them out.
+func (l *looker) checkWaysBefore(name string, p *place) error {
+	hosts := p.hosts
+	if hosts == nil {
+		hosts = []string{""} // one that no route names
+	}
+	for _, host := range hosts {
+		at := *p
+		at.hosts = []string{host}
+		f, routes := l.flowTo(name, &at)
+		f.target, f.held, f.all = p.handler, p.chain, true
+		f.run(routes)
+		for _, upstream := range slices.Sorted(maps.Keys(f.reached)) {
+			rs := f.reached[upstream]
+			switch {
+			case rs&unguarded == 0:
+			case f.came == 0:
+				return fmt.Errorf("no request for %s comes to keystile: a route before it sends all of them to %s: put keystile before it", shownHost(host), upstream)
+			case rs&(passed|passedRewritten) != 0:
+				return fmt.Errorf("requests that the matcher %s takes before keystile reach %s without an API key, and upstreams read paths in ways of their own, so that /public/..;/v1 or /public/..\\v1 may get around it: "+
+					"protect the whole site, and make public routes public in the policy; or write `partial` into keystile's block if you mean it", f.by[upstream], upstream)
+			}
+		}
+		if f.came == 0 {
+			l.warn(fmt.Sprintf("%s: no request for %s comes to keystile: what stands before it answers all of them", p.shown(), shownHost(host)))
+		}
+	}
 	return nil
 }
 
