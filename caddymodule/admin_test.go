@@ -187,7 +187,7 @@ func TestAdmin(t *testing.T) {
 	const (
 		gone    = "vinr: no bundle is active\n"
 		expired = "old: the bundle has expired: `bundle renew` signs it again\n"
-		tooOld  = "the bundle is older than max_age: check that it is renewed"
+		tooOld  = "the bundle is older than max_age: check that `bundle renew` runs and that its file gets here"
 	)
 	w := newWatched(t)
 	h, b := w.home, w.home.bundle("vinr")
