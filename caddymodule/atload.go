@@ -384,8 +384,28 @@ func (l *looker) checkWaysBefore(name string, p *place) error {
 					"protect the whole site, and make public routes public in the policy; or write `partial` into keystile's block if you mean it", f.by[upstream], upstream)
 			}
 		}
+		if err := f.checkErrorPages(); err != nil {
+			return err
+		}
 		if f.came == 0 {
 			l.warn(fmt.Sprintf("%s: no request for %s comes to keystile: what stands before it answers all of them", p.shown(), shownHost(host)))
+		}
+	}
+	return nil
+}
+
+// checkErrorPages refuses error routes that send what was denied, or has failed before the
+// handler, to the upstream behind it as the client has sent it.
+func (f *flow) checkErrorPages() error {
+	if f.target.keystile.Errors != errorsPass && f.failed&open == 0 {
+		return nil
+	}
+	pages := &flow{server: f.server, hosts: f.hosts, all: true}
+	pages.run(f.server.Errors.Routes)
+	for _, upstream := range slices.Sorted(maps.Keys(pages.reached)) {
+		if pages.reached[upstream]&open != 0 && f.reached[upstream]&(passed|passedRewritten) != 0 {
+			return fmt.Errorf("handle_errors sends what is denied, or has failed before keystile, to %s as the client has sent it, without an API key: "+
+				"answer there (`respond`, `file_server`), or put `rewrite * /error.html` before it", upstream)
 		}
 	}
 	return nil

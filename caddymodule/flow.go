@@ -116,6 +116,7 @@ type flow struct {
 	only   *handlerConfig // the one that counts of those that rewrite; nil for all
 
 	came      arrivals            // to target
+	failed    arrivals            // by the directive error
 	reached   map[string]arrivals // upstreams
 	by        map[string]string   // by which matcher requests that nobody has let come reach them first
 	unknown   map[*handlerConfig]arrivals
@@ -249,7 +250,7 @@ var wrappers = []string{
 }
 
 // answerers are handlers that answer.
-var answerers = []string{"error", "file_server", "metrics", "copy_response"}
+var answerers = []string{"file_server", "metrics", "copy_response"}
 
 // handler gives what goes on behind a handler.
 func (f *flow) handler(h *handlerConfig, rs arrivals) arrivals {
@@ -286,6 +287,9 @@ func (f *flow) handler(h *handlerConfig, rs arrivals) arrivals {
 			f.reached[u] |= rs
 		}
 		f.routes(h.routes, rs)
+		return 0
+	case "error":
+		f.failed |= rs
 		return 0
 	case "static_response":
 		if h.location != "" && rs&unguarded != 0 {

@@ -171,6 +171,16 @@ func TestFoundAtLoad(t *testing.T) {
 		"upstream before keystile":       {"", site("route {\n" + up + "\nkeystile vinr\n}"), "comes to keystile", ""},
 		"answer before keystile":         {"", site("route {\nrespond moved 410\nkeystile vinr\n" + up + "\n}"), "", "comes to keystile"},
 
+		// error pages
+		"error page of the upstream":          {"", site("keystile vinr {\nerrors pass\n}\n" + up + "\nhandle_errors {\n" + up + "\n}"), "handle_errors sends what is denied", ""},
+		"error page of the upstream, matched": {"", site("keystile vinr {\nerrors pass\n}\n" + up + "\nhandle_errors 4xx {\n" + up + "\n}"), "handle_errors sends what is denied", ""},
+		"error page of the upstream, renamed": {"", site("keystile vinr {\nerrors pass\n}\n" + up + "\nhandle_errors {\nrewrite * /error.html\n" + up + "\n}"), "", ""},
+		"error page of another upstream":      {"", site("keystile vinr {\nerrors pass\n}\n" + up + "\nhandle_errors {\n" + other + "\n}"), "", ""},
+		"error page, answers of the policy":   {"", site("keystile vinr\n" + up + "\nhandle_errors {\n" + up + "\n}"), "", ""},
+		"error page of what fails before":     {"", site("route {\nerror /internal/* 404\nkeystile vinr\n" + up + "\n}\nhandle_errors {\n" + up + "\n}"), "handle_errors sends what is denied, or has failed before keystile", ""},
+		"error page of what fails behind":     {"", site("keystile vinr\nerror /internal/* 404\n" + up + "\nhandle_errors {\n" + up + "\n}"), "", ""},
+		"error page of another site":          {"", site("keystile vinr {\nerrors pass\n}\n"+up) + both("x.test", other+"\nhandle_errors {\n"+up+"\n}"), "", ""},
+
 		// plain HTTP alone
 		"plain HTTP alone":                  {"", "http://api.vinr.com {\nkeystile vinr\n" + up + "\n}\n", "", "requests come by plain HTTP alone"},
 		"plain HTTP alone, another is safe": {"", "http://api.vinr.com {\nkeystile vinr\n}\n" + both("sandbox.api.vinr.com", "keystile vinr"), "", "(api.vinr.com): requests come by plain HTTP alone"},

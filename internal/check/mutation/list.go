@@ -404,6 +404,8 @@ var mutants = []mutant{
 	{"way around by a route before", atLoad, "case rs&(passed|passedRewritten) != 0:\n\t\t\t\treturn", "case false:\n\t\t\t\treturn", atFound},
 	{"upstream that comes before keystile", atLoad, "case f.came == 0:\n\t\t\t\treturn", "case false:\n\t\t\t\treturn", atFound},
 	{"answer that comes before keystile", atLoad, "if f.came == 0 {\n\t\t\tl.warn", "if false {\n\t\t\tl.warn", atFound},
+	{"denied, and sent on by handle_errors", atLoad, "pages.reached[upstream]&open != 0", "false", atFound},
+	{"failed, and sent on by handle_errors", flow, "f.failed |= rs", "", atFound},
 	{"plain HTTP alone", atLoad, "len(b.TLSTerminators) > 0 || !l.plain(name)", "true", atFound},
 	{"one warning for two addresses", atLoad, "if !a.warned[msg] {", "if true {", atFound},
 	{"partial", atLoad, "if p.handler.keystile.Partial || p.top < 0 {", "if p.top < 0 {", atFound},
