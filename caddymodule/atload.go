@@ -178,8 +178,8 @@ func (f *flow) isOwn(location string) bool {
 	return some
 }
 
-// site is a host that a handler protects, with the ports by which clients may name it:
-// none where that cannot be known.
+// site is a host that a handler protects, with the ports by which clients may name it,
+// 443 by naming none: no ports where that cannot be known.
 type site struct {
 	host  string
 	ports []int
@@ -213,8 +213,8 @@ func (l *looker) checkHosts(name string, p *place) error {
 	return nil
 }
 
-// ports are those of a server that clients have to name: one that stands for 443 may be
-// mapped to it, and who ends TLS in front of plain HTTP knows which port he has.
+// ports are those by which clients reach a server: one that stands for 443 may be mapped
+// to it, and who ends TLS in front of plain HTTP knows which port he has.
 func (l *looker) ports(name string) (ports []int) {
 	if l.plain(name) {
 		return nil
@@ -225,8 +225,11 @@ func (l *looker) ports(name string) (ports []int) {
 			return nil
 		}
 		for port := address.StartPort; port <= address.EndPort; port++ {
-			if int(port) == max(l.app.HTTPSPort, l.keystile.http.HTTPSPort) || port == 443 || len(ports) > 16 {
+			if len(ports) > 16 {
 				return nil
+			}
+			if int(port) == max(l.app.HTTPSPort, l.keystile.http.HTTPSPort) {
+				ports = append(ports, 443)
 			}
 			ports = append(ports, int(port))
 		}
@@ -247,11 +250,17 @@ func (s *site) servedBy(p *policy.Policy) (served bool, doubt string) {
 	case !p.ServesName(shape.HostName(host)):
 		return false, ""
 	}
-	if len(s.ports) == 0 || slices.ContainsFunc(s.ports, func(port int) bool { return p.Serves(host + ":" + strconv.Itoa(port)) }) {
+	named := func(port int) string {
+		if port == 443 {
+			return host
+		}
+		return host + ":" + strconv.Itoa(port)
+	}
+	if len(s.ports) == 0 || slices.ContainsFunc(s.ports, func(port int) bool { return p.Serves(named(port)) }) {
 		return true, ""
 	}
-	return true, fmt.Sprintf("the policy names %s, and clients of port %d say %s:%d, which is denied with 421 unless another port is mapped to it: "+
-		"give the host with its port to `caddy keystile init --host`", hostNames(p), s.ports[0], host, s.ports[0])
+	return true, fmt.Sprintf("the policy names %s, and clients of port %d say %s, which is denied with 421 unless another port is mapped to it: "+
+		"give the host as clients say it to `caddy keystile init --host`", hostNames(p), s.ports[0], named(s.ports[0]))
 }
 
 // notServed says what to do about a host that the policy does not name.

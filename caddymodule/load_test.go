@@ -19,6 +19,7 @@ import (
 	"github.com/keystile/keystile/core/bundle"
 	"github.com/keystile/keystile/core/bundle/bundletest"
 	"github.com/keystile/keystile/core/policy/compile"
+	"github.com/keystile/keystile/internal/control"
 	"github.com/keystile/keystile/internal/disk"
 	"github.com/keystile/keystile/policies"
 )
@@ -78,6 +79,14 @@ func both(host, lines string) string {
 // is refused, or else what is warned of, or nothing.
 func TestFoundAtLoad(t *testing.T) {
 	h := newHome(t, "vinr", "default")
+	document, err := policies.Policy("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ported := control.NewBundle{Name: "ported", Audience: bundle.DefaultAudience, Policy: document, File: "default", Hosts: map[string][]string{"": {"api.test:8443"}}}
+	if _, err := h.Init(t.Context(), ported); err != nil {
+		t.Fatal(err)
+	}
 	const (
 		up     = "reverse_proxy localhost:9000"
 		other  = "reverse_proxy localhost:9001"
@@ -98,6 +107,10 @@ func TestFoundAtLoad(t *testing.T) {
 		"host that a placeholder gives": {"", both("*.vinr.example", "@a host {vars.host}\nhandle @a {\nkeystile vinr\n}"), "", ""},
 		"port that clients name":        {"\tauto_https disable_redirects\n", "https://api.vinr.com:8443 {\nkeystile vinr\n}\n", "", "say api.vinr.com:8443"},
 		"port that stands for 443":      {"\tauto_https disable_redirects\n\thttps_port 8443\n", "https://api.vinr.com:8443 {\nkeystile vinr\n}\n", "", ""},
+		"port that the policy names":    {"\tauto_https disable_redirects\n", "https://api.test:8443 {\nkeystile ported\n}\n", "", ""},
+		"port of the policy, mapped":    {"\thttps_port 8443\n", both("api.test", "keystile ported"), "", ""},
+		"port of the policy, on 443":    {"", both("api.test", "keystile ported"), "", "clients of port 443 say api.test, which is denied with 421"},
+		"port of the policy, on 9443":   {"\tauto_https disable_redirects\n", "https://api.test:9443 {\nkeystile ported\n}\n", "", "say api.test:9443"},
 		"upper case":                    {"", both("API.vinr.com", "keystile vinr"), "", ""},
 		"host in a named route":         {"", "&(api) {\nroute {\nkeystile vinr\n" + up + "\n}\n}\n" + both("x.test", "invoke api"), "host x.test", ""},
 		"named route":                   {"", "&(api) {\nroute {\nkeystile vinr\n" + up + "\n}\n}\n" + site("invoke api"), "", ""},
@@ -202,7 +215,7 @@ func TestFoundAtLoad(t *testing.T) {
 		"redirect of another host":       {"", site("keystile vinr") + "http://x.test {\nredir https://{host}{uri}\n}\n", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			warnings, err := loads(t, h, tt.extra, tt.sites, "vinr", "default")
+			warnings, err := loads(t, h, tt.extra, tt.sites, "vinr", "default", "ported")
 			switch {
 			case tt.refused != "" && (err == nil || !strings.Contains(err.Error(), tt.refused)):
 				t.Errorf("it is not refused for %q: %v", tt.refused, err)

@@ -396,6 +396,8 @@ var mutants = []mutant{
 
 	// what is found at load
 	{"host that no policy names", atLoad, "case !served:\n\t\t\treturn", "case !served && false:\n\t\t\treturn", atFound},
+	{"port that the policy does not name", atLoad, "return p.Serves(named(port)) }) {", "return true }) {", atFound},
+	{"port that stands for 443", atLoad, "ports = append(ports, 443)\n", "\n", atFound},
 	{"listener wrapper", atLoad, `w.Wrapper == "http_redirect"`, `w.Wrapper == "x"`, atFound},
 	{"redirect by hand", atLoad, "if f.isOwn(h.location) {", "if false {", atFound},
 	{"rewrite of everything", atLoad, "case one.came&(open|elsewhere) == 0:", "case false:", atFound},
