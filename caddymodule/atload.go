@@ -168,6 +168,9 @@ func (f *flow) isOwn(location string) bool {
 		return false
 	}
 	host, _, _ := strings.Cut(to, "/")
+	for _, path := range []string{"{http.request.uri", "{http.request.orig_uri"} { // begins behind the host
+		host, _, _ = strings.Cut(host, path)
+	}
 	if isPlaceholder(to) && strings.HasPrefix(to, "{") {
 		return true
 	}

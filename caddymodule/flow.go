@@ -186,14 +186,14 @@ func (f *flow) split(r *routeConfig, rs arrivals) (into, past arrivals) {
 		in, by := true, !every || r.rest != ""
 		if one&unguarded != 0 && f.missed != nil {
 			in = in && r != f.missed && !f.alike(f.missed, r, r.rest, one)
-			by = by && !(every && f.alike(f.missed, r, r.negates, one))
+			by = by && !(every && f.opposite(f.missed, r, one))
 		}
 		if f.all && one&unguarded != 0 && (!every || r.guests) {
 			in, by = slices.Contains(f.held, r), true
 		}
 		if f.all || one&(passed|passedRewritten) != 0 {
 			for _, held := range f.held {
-				in = in && !f.alike(held, r, r.negates, one)
+				in = in && !f.opposite(held, r, one)
 				by = by && !(every && f.alike(held, r, r.rest, one))
 			}
 		}
@@ -211,6 +211,12 @@ func (f *flow) split(r *routeConfig, rs arrivals) (into, past arrivals) {
 // another one with the text of rest: nothing in between has changed them.
 func (f *flow) alike(asked, r *routeConfig, rest string, one arrivals) bool {
 	return rest != "" && rest == asked.rest && (r.rewrites == asked.rewrites || r.rewrites > asked.rewrites && one&fresh != 0)
+}
+
+// opposite says whether a route that has been asked about arrivals gives the opposite
+// answer for another one.
+func (f *flow) opposite(asked, r *routeConfig, one arrivals) bool {
+	return f.alike(asked, r, r.negates, one) || r.rest != "" && r.rest == asked.negates && f.alike(asked, r, asked.rest, one)
 }
 
 // isFor says whether a matcher of hosts, nil for none, takes every request, or some.
@@ -272,7 +278,10 @@ func (f *flow) handler(h *handlerConfig, rs arrivals) arrivals {
 		if rs&fresh&^passed != 0 && !slices.Contains(f.rewriters, h) {
 			f.rewriters = append(f.rewriters, h)
 		}
-		return rs.rewritten()
+		if rs = rs.rewritten(); h.fixed {
+			return elsewhere<<1*(rs>>1&1) | rs&^openRewritten
+		}
+		return rs
 	case "intercept":
 		f.routes(h.routes, rs)
 		return rs

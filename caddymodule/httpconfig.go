@@ -147,6 +147,7 @@ type handlerConfig struct {
 	upstream []string       // where a reverse_proxy sends to
 	asks     bool           // a reverse_proxy that asks somebody whether to go on: forward_auth
 	rewrites string         // how a rewrite changes the URL; "" if it does not
+	fixed    bool           // the URL is then one that no client chooses
 	location string         // of a redirect
 	passes   bool           // a file_server that lets go on what is no file
 }
@@ -301,6 +302,7 @@ func (h *handlerConfig) readRewrite(b []byte) error {
 	} {
 		if change.to != nil {
 			h.rewrites = fmt.Sprintf("`%s` (%s)", change.directive, change.to)
+			h.fixed = change.directive == "rewrite" && bytes.HasPrefix(change.to, []byte(`"/`)) && !bytes.ContainsRune(change.to, '{')
 			break
 		}
 	}

@@ -175,6 +175,10 @@ func TestFoundAtLoad(t *testing.T) {
 		"public route in a named route":  {"", "&(open) {\nroute {\n" + up + "\n}\n}\n" + site("route {\ninvoke /public/* open\nkeystile vinr\n"+up+"\n}"), "takes before keystile", ""},
 		"public route of another host":   {"", "http://api.vinr.com, https://api.vinr.com, http://sandbox.api.vinr.com, https://sandbox.api.vinr.com {\n@s host sandbox.api.vinr.com\nhandle @s {\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}\n}\n", "no request for host sandbox.api.vinr.com comes to keystile", ""},
 		"public route by a header":       {"", site("@x header X-Test 1\nhandle @x {\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "takes before keystile", ""},
+		"public route of one path":       {"", site("handle /healthz {\nrewrite * /internal/health\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
+		"public route of a changed path": {"", site("handle_path /public/* {\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "takes before keystile", ""},
+		"public route of a chosen path":  {"", site("handle /public/* {\nrewrite * /open{uri}\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "takes before keystile", ""},
+		"two keystiles, opposite":        {"", site("@a path /a/*\n@b not path /a/*\nkeystile @a vinr {\nerrors pass\n}\nkeystile @b vinr\n" + up), "", ""},
 		"public route of files":          {"", site("handle /public/* {\nfile_server\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
 		"public route, another upstream": {"", site("handle /public/* {\n" + other + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
 		"public route, by basic_auth":    {"", site("handle /admin/* {\nbasic_auth {\nu $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\n" + up + "\n}\nhandle {\nkeystile vinr\n" + up + "\n}"), "", ""},
@@ -212,6 +216,8 @@ func TestFoundAtLoad(t *testing.T) {
 		"redirect before the handler":    {"", site("@http protocol http\nredir @http https://{host}{uri}\nkeystile vinr"), "is redirected to https://", ""},
 		"redirect behind the handler":    {"", site("route {\nkeystile vinr\nredir https://{host}{uri}\n}"), "", ""},
 		"redirect elsewhere":             {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://docs.vinr.com/keys\n}\n", "", ""},
+		"redirect elsewhere, same path":  {"", site("@m header User-Agent *Mobile*\nredir @m https://m.vinr.com{uri}\nkeystile vinr"), "", ""},
+		"redirect here, same path":       {"", "https://api.vinr.com {\nkeystile vinr\n}\nhttp://api.vinr.com {\nredir https://api.vinr.com{path}\n}\n", "is redirected to https://", ""},
 		"redirect of another host":       {"", site("keystile vinr") + "http://x.test {\nredir https://{host}{uri}\n}\n", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
