@@ -49,7 +49,7 @@ func serveAdmin(w http.ResponseWriter, r *http.Request) error {
 	}
 	i := slices.IndexFunc(reports, func(r *report) bool { return r.Name == name })
 	if i < 0 {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no bundle %q is configured: GET %s names those that are", name, adminPath)}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("no bundle %q is configured: GET %s names those that are", secrets.current.Load().Text(name), adminPath)}
 	}
 	return writeJSON(w, reports[i])
 }

@@ -292,6 +292,7 @@ func TestAdmin(t *testing.T) {
 	}{
 		{"HEAD", "/keystile/", 200}, {"HEAD", "/keystile/vinr", 200}, {"HEAD", "/keystile/x", 404},
 		{"GET", "/keystile/x", 404}, {"GET", "/keystile/vinr/", 404}, {"GET", "/keystile/vinr/x", 404},
+		{"GET", "/keystile/" + key, 404},
 		{"POST", "/keystile/", 405}, {"PUT", "/keystile/vinr", 405}, {"DELETE", "/keystile/vinr", 405}, {"OPTIONS", "/keystile/", 405},
 	} {
 		response, raw := w.ask(tt.method, tt.path)

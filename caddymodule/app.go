@@ -59,6 +59,7 @@ type App struct {
 	http   *httpConfig                // around the handlers, once one has been provisioned
 	looked map[*caddyhttp.Server]bool // through
 	sites  map[string][]site          // of each bundle
+	warned map[string]bool            // what has been
 }
 
 // Bundle says where a bundle comes from and what of it is believed.

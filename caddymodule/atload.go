@@ -32,10 +32,16 @@ func (a *App) checkServer(ctx caddy.Context, server *caddyhttp.Server) error {
 		if a.http, err = readHTTPConfig(ctx); err != nil {
 			return err
 		}
-		a.looked, a.sites = make(map[*caddyhttp.Server]bool), make(map[string][]site)
+		a.looked, a.sites, a.warned = make(map[*caddyhttp.Server]bool), make(map[string][]site), make(map[string]bool)
 	}
 	a.looked[server] = true
-	l := &looker{app: app, servers: a.http.Servers, places: make(map[string][]place), keystile: a, warn: func(msg string) { ctx.Logger().Warn(msg) }}
+	warn := func(msg string) {
+		if !a.warned[msg] { // the two addresses of a site have the same routes
+			a.warned[msg] = true
+			ctx.Logger().Warn(msg)
+		}
+	}
+	l := &looker{app: app, servers: a.http.Servers, places: make(map[string][]place), keystile: a, warn: warn}
 	for name, s := range a.http.Servers {
 		l.places[name] = s.places()
 	}
@@ -62,7 +68,7 @@ func (l *looker) look(name string) error {
 		if err := l.checkWrappers(name); err != nil {
 			return err
 		}
-		for _, check := range []func(string, *place) error{l.checkAutomaticRedirects, l.checkRedirects, l.checkHosts, l.checkRewrites, l.checkWaysAround} {
+		for _, check := range []func(string, *place) error{l.checkAutomaticRedirects, l.checkRedirects, l.checkPlain, l.checkHosts, l.checkRewrites, l.checkWaysAround} {
 			if err := check(name, p); err != nil {
 				return fmt.Errorf("%s: %w", p.shown(), err)
 			}
@@ -79,6 +85,14 @@ func (p *place) shown() string {
 	return fmt.Sprintf("keystile %s (%s)", p.handler.keystile.Bundle, strings.Join(p.hosts, ", "))
 }
 
+// shownHost names a host, or "" for any.
+func shownHost(host string) string {
+	if host == "" {
+		return "any host"
+	}
+	return "host " + host
+}
+
 // plain says whether a server speaks HTTP without TLS.
 func (l *looker) plain(name string) bool {
 	return l.app.Servers[name] != nil && l.app.Servers[name].TLSConnPolicies == nil
@@ -86,6 +100,22 @@ func (l *looker) plain(name string) bool {
 
 func (l *looker) checkAutomaticRedirects(name string, p *place) error {
 	return checkPlainHTTP(l.app, l.app.Servers[name], p)
+}
+
+// checkPlain warns of a place that only plain HTTP comes to: every request is denied.
+func (l *looker) checkPlain(name string, p *place) error {
+	b := l.keystile.Bundles[p.handler.keystile.Bundle]
+	if b == nil || len(b.TLSTerminators) > 0 || !l.plain(name) {
+		return nil
+	}
+	for other, places := range l.places {
+		if !l.plain(other) && slices.ContainsFunc(places, func(q place) bool { return p.hosts == nil || q.hosts == nil || len(narrow(p.hosts, q.hosts)) > 0 }) {
+			return nil
+		}
+	}
+	l.warn(p.shown() + ": requests come by plain HTTP alone, which is denied with 403: name the HTTPS site too, as in `http://host, https://host { keystile … }`; " +
+		"or where something in front of Caddy ends TLS, name its addresses by `tls_terminators` in the bundle's block")
+	return nil
 }
 
 // checkWrappers refuses the listener wrapper that redirects plain HTTP on a port of
@@ -137,7 +167,12 @@ func (f *flow) isOwn(location string) bool {
 		return false
 	}
 	host, _, _ := strings.Cut(to, "/")
-	host, _, _ = strings.Cut(host, "{http.request.uri") // which begins with a slash
+	for _, path := range []string{"{http.request.uri", "{http.request.orig_uri"} { // begins behind the host
+		host, _, _ = strings.Cut(host, path)
+	}
+	if isPlaceholder(to) && strings.HasPrefix(to, "{") {
+		return true
+	}
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
@@ -145,8 +180,8 @@ func (f *flow) isOwn(location string) bool {
 	return some
 }
 
-// site is a host that a handler protects, with the ports by which clients may name it:
-// none where that cannot be known.
+// site is a host that a handler protects, with the ports by which clients may name it,
+// 443 by naming none: no ports where that cannot be known.
 type site struct {
 	host  string
 	ports []int
@@ -180,8 +215,8 @@ func (l *looker) checkHosts(name string, p *place) error {
 	return nil
 }
 
-// ports are those of a server that clients have to name: one that stands for 443 may be
-// mapped to it, and who ends TLS in front of plain HTTP knows which port he has.
+// ports are those by which clients reach a server: one that stands for 443 may be mapped
+// to it, and who ends TLS in front of plain HTTP knows which port he has.
 func (l *looker) ports(name string) (ports []int) {
 	if l.plain(name) {
 		return nil
@@ -192,8 +227,11 @@ func (l *looker) ports(name string) (ports []int) {
 			return nil
 		}
 		for port := address.StartPort; port <= address.EndPort; port++ {
-			if int(port) == max(l.app.HTTPSPort, l.keystile.http.HTTPSPort) || port == 443 || len(ports) > 16 {
+			if len(ports) > 16 {
 				return nil
+			}
+			if int(port) == max(l.app.HTTPSPort, l.keystile.http.HTTPSPort) {
+				ports = append(ports, 443)
 			}
 			ports = append(ports, int(port))
 		}
@@ -215,17 +253,23 @@ func (s *site) servedBy(p *policy.Policy) (served bool, doubt string) {
 	case !ok || !p.ServesName(shape.HostName(host)):
 		return false, ""
 	}
-	if len(s.ports) == 0 || slices.ContainsFunc(s.ports, func(port int) bool { return p.Serves(host + ":" + strconv.Itoa(port)) }) {
+	named := func(port int) string {
+		if port == 443 {
+			return host
+		}
+		return host + ":" + strconv.Itoa(port)
+	}
+	if len(s.ports) == 0 || slices.ContainsFunc(s.ports, func(port int) bool { return p.Serves(named(port)) }) {
 		return true, ""
 	}
-	return true, fmt.Sprintf("the policy names %s, and clients of port %d say %s:%d, which is denied with 421 unless another port is mapped to it: "+
-		"give the host with its port to `caddy keystile init --host`", hostNames(p), s.ports[0], host, s.ports[0])
+	return true, fmt.Sprintf("the policy names %s, and clients of port %d say %s, which is denied with 421 unless another port is mapped to it: "+
+		"give the host as clients say it to `caddy keystile init --host`", hostNames(p), s.ports[0], named(s.ports[0]))
 }
 
 // notServed says what to do about a host that the policy does not name.
 func (s *site) notServed(g *guard, p *policy.Policy) error {
 	return fmt.Errorf("host %s: the policy of bundle %q (%s) names %s alone, so that every request for it would be denied with 421: "+
-		"correct the site's address, or make the bundle for it (`caddy keystile init %s --host %s`)", s.host, g.name, g.source.path, hostNames(p), g.name, s.host)
+		"correct the site's address; or where the bundle is made, add %s to `hosts` in its settings.json, and build it with `caddy keystile bundle build`", s.host, g.name, g.source.path, hostNames(p), s.host)
 }
 
 func hostNames(p *policy.Policy) string {
@@ -319,6 +363,57 @@ func (l *looker) checkWaysAround(name string, p *place) error {
 		}
 	}
 	l.warnOthers(name, p, f)
+	return l.checkWaysBefore(name, p)
+}
+
+// checkWaysBefore refuses a route before a handler that takes requests to the same
+// upstream: it is a way around like a matcher of the handler's own that leaves them out.
+func (l *looker) checkWaysBefore(name string, p *place) error {
+	hosts := p.hosts
+	if hosts == nil {
+		hosts = []string{""} // one that no route names
+	}
+	for _, host := range hosts {
+		at := *p
+		at.hosts = []string{host}
+		f, routes := l.flowTo(name, &at)
+		f.target, f.held, f.all = p.handler, p.chain, true
+		f.run(routes)
+		for _, upstream := range slices.Sorted(maps.Keys(f.reached)) {
+			rs := f.reached[upstream]
+			switch {
+			case rs&unguarded == 0:
+			case f.came == 0:
+				return fmt.Errorf("no request for %s comes to keystile: a route before it sends all of them to %s: put keystile before it", shownHost(host), upstream)
+			case rs&(passed|passedRewritten) != 0:
+				return fmt.Errorf("requests that the matcher %s takes before keystile reach %s without an API key, and upstreams read paths in ways of their own, so that /public/..;/v1 or /public/..\\v1 may get around it: "+
+					"protect the whole site, and make public routes public in the policy; or write `partial` into keystile's block if you mean it", f.by[upstream], upstream)
+			}
+		}
+		if err := f.checkErrorPages(); err != nil {
+			return err
+		}
+		if f.came == 0 {
+			l.warn(fmt.Sprintf("%s: no request for %s comes to keystile: what stands before it answers all of them", p.shown(), shownHost(host)))
+		}
+	}
+	return nil
+}
+
+// checkErrorPages refuses error routes that send what was denied, or has failed before the
+// handler, to the upstream behind it as the client has sent it.
+func (f *flow) checkErrorPages() error {
+	if f.target.keystile.Errors != errorsPass && f.failed&open == 0 {
+		return nil
+	}
+	pages := &flow{server: f.server, hosts: f.hosts, all: true}
+	pages.run(f.server.Errors.Routes)
+	for _, upstream := range slices.Sorted(maps.Keys(pages.reached)) {
+		if pages.reached[upstream]&open != 0 && f.reached[upstream]&(passed|passedRewritten) != 0 {
+			return fmt.Errorf("handle_errors sends what is denied, or has failed before keystile, to %s as the client has sent it, without an API key: "+
+				"answer there (`respond`, `file_server`), or put `rewrite * /error.html` before it", upstream)
+		}
+	}
 	return nil
 }
 

@@ -111,20 +111,24 @@ type flow struct {
 	hosts  []string       // nil for any
 	target *handlerConfig // the keystile handler that is looked at, or nil
 	held   []*routeConfig // match what passes target
+	all    bool           // held match what does not pass target too, and no route of a few addresses does
 	missed *routeConfig   // does not match what comes otherwise, or nil
 	only   *handlerConfig // the one that counts of those that rewrite; nil for all
 
 	came      arrivals            // to target
+	failed    arrivals            // by the directive error
 	reached   map[string]arrivals // upstreams
+	by        map[string]string   // by which matcher requests that nobody has let come reach them first
 	unknown   map[*handlerConfig]arrivals
 	redirects []*handlerConfig // that requests reach which nobody has let come
 	rewriters []*handlerConfig // of requests that came as clients send them
+	matcher   string           // the innermost that has let requests come where they are
 	depth     int
 }
 
 // run lets requests come as clients send them.
 func (f *flow) run(routes []*routeConfig) {
-	f.reached, f.unknown = make(map[string]arrivals), make(map[*handlerConfig]arrivals)
+	f.reached, f.by, f.unknown = make(map[string]arrivals), make(map[string]string), make(map[*handlerConfig]arrivals)
 	f.routes(routes, open)
 }
 
@@ -152,9 +156,14 @@ func (f *flow) routes(list []*routeConfig, rs arrivals) (out arrivals) {
 			if r.group != "" {
 				groups += "\x00" + r.group + "\x00"
 			}
+			outer := f.matcher
+			if r.rest != "" {
+				f.matcher = r.rest
+			}
 			if behind := f.handlers(r.handle, into); !r.terminal {
 				next[groups] |= behind
 			}
+			f.matcher = outer
 		}
 		by = next
 	}
@@ -176,12 +185,15 @@ func (f *flow) split(r *routeConfig, rs arrivals) (into, past arrivals) {
 		}
 		in, by := true, !every || r.rest != ""
 		if one&unguarded != 0 && f.missed != nil {
-			in = in && !f.alike(f.missed, r, r.rest, one)
-			by = by && !(every && f.alike(f.missed, r, r.negates, one))
+			in = in && r != f.missed && !f.alike(f.missed, r, r.rest, one)
+			by = by && !(every && f.opposite(f.missed, r, one))
 		}
-		if one&(passed|passedRewritten) != 0 {
+		if f.all && one&unguarded != 0 && (!every || r.guests) {
+			in, by = slices.Contains(f.held, r), true
+		}
+		if f.all || one&(passed|passedRewritten) != 0 {
 			for _, held := range f.held {
-				in = in && !f.alike(held, r, r.negates, one)
+				in = in && !f.opposite(held, r, one)
 				by = by && !(every && f.alike(held, r, r.rest, one))
 			}
 		}
@@ -199,6 +211,12 @@ func (f *flow) split(r *routeConfig, rs arrivals) (into, past arrivals) {
 // another one with the text of rest: nothing in between has changed them.
 func (f *flow) alike(asked, r *routeConfig, rest string, one arrivals) bool {
 	return rest != "" && rest == asked.rest && (r.rewrites == asked.rewrites || r.rewrites > asked.rewrites && one&fresh != 0)
+}
+
+// opposite says whether a route that has been asked about arrivals gives the opposite
+// answer for another one.
+func (f *flow) opposite(asked, r *routeConfig, one arrivals) bool {
+	return f.alike(asked, r, r.negates, one) || r.rest != "" && r.rest == asked.negates && f.alike(asked, r, asked.rest, one)
 }
 
 // isFor says whether a matcher of hosts, nil for none, takes every request, or some.
@@ -238,7 +256,7 @@ var wrappers = []string{
 }
 
 // answerers are handlers that answer.
-var answerers = []string{"error", "file_server", "metrics", "copy_response"}
+var answerers = []string{"file_server", "metrics", "copy_response"}
 
 // handler gives what goes on behind a handler.
 func (f *flow) handler(h *handlerConfig, rs arrivals) arrivals {
@@ -260,7 +278,10 @@ func (f *flow) handler(h *handlerConfig, rs arrivals) arrivals {
 		if rs&fresh&^passed != 0 && !slices.Contains(f.rewriters, h) {
 			f.rewriters = append(f.rewriters, h)
 		}
-		return rs.rewritten()
+		if rs = rs.rewritten(); h.fixed {
+			return elsewhere<<1*(rs>>1&1) | rs&^openRewritten
+		}
+		return rs
 	case "intercept":
 		f.routes(h.routes, rs)
 		return rs
@@ -269,9 +290,15 @@ func (f *flow) handler(h *handlerConfig, rs arrivals) arrivals {
 			return rs&^unguarded | (rs & unguarded << 2)
 		}
 		for _, u := range h.upstream {
+			if f.reached[u]&unguarded == 0 && rs&unguarded != 0 {
+				f.by[u] = f.matcher
+			}
 			f.reached[u] |= rs
 		}
 		f.routes(h.routes, rs)
+		return 0
+	case "error":
+		f.failed |= rs
 		return 0
 	case "static_response":
 		if h.location != "" && rs&unguarded != 0 {

@@ -58,6 +58,7 @@ type routeConfig struct {
 	rest     string   // of its matchers, as text; "" if they match every request to a host
 	negates  string   // the rest that this one is the opposite of, or ""
 	address  bool     // the rest asks for the connection alone, which nobody misreads
+	guests   bool     // the rest lets in only some addresses of clients
 	handle   []*handlerConfig
 
 	rewrites int // how many handlers before it, in the order of the text, rewrite
@@ -81,7 +82,7 @@ func (r *routeConfig) UnmarshalJSON(b []byte) error {
 func (r *routeConfig) readMatchers(sets []map[string]json.RawMessage) error {
 	anyHost := len(sets) == 0
 	everything, hostsAlone := anyHost, true // one of the sets is empty; all have nothing but hosts
-	r.address = true
+	r.address, r.guests = true, len(sets) > 0
 	for _, set := range sets {
 		var hosts caddyhttp.MatchHost
 		raw, named := set["host"]
@@ -102,6 +103,7 @@ func (r *routeConfig) readMatchers(sets []map[string]json.RawMessage) error {
 		}
 		everything = everything || !named && len(set) == 0
 		hostsAlone = hostsAlone && len(set) == 0
+		r.guests = r.guests && (set["remote_ip"] != nil || set["client_ip"] != nil)
 		for name := range set {
 			r.address = r.address && slices.Contains([]string{"remote_ip", "client_ip", "protocol"}, name)
 		}
@@ -140,6 +142,7 @@ type handlerConfig struct {
 	upstream []string       // where a reverse_proxy sends to
 	asks     bool           // a reverse_proxy that asks somebody whether to go on: forward_auth
 	rewrites string         // how a rewrite changes the URL; "" if it does not
+	fixed    bool           // the URL is then one that no client chooses
 	location string         // of a redirect
 	passes   bool           // a file_server that lets go on what is no file
 }
@@ -294,6 +297,7 @@ func (h *handlerConfig) readRewrite(b []byte) error {
 	} {
 		if change.to != nil {
 			h.rewrites = fmt.Sprintf("`%s` (%s)", change.directive, change.to)
+			h.fixed = change.directive == "rewrite" && bytes.HasPrefix(change.to, []byte(`"/`)) && !bytes.ContainsRune(change.to, '{')
 			break
 		}
 	}

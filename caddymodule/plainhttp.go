@@ -30,13 +30,9 @@ func checkPlainHTTP(app *caddyhttp.App, server *caddyhttp.Server, p *place) erro
 	for _, host := range protectedHosts(app, server, p) {
 		for _, other := range app.Servers {
 			if other.TLSConnPolicies == nil && redirects(other, host) {
-				shown := "host " + host
-				if host == "" {
-					shown = "any host"
-				}
-				return fmt.Errorf("plain HTTP for %s would be redirected to HTTPS by Caddy itself, after the API key has been sent in clear: "+
+				return fmt.Errorf("plain HTTP for %s (%s) would be redirected to HTTPS by Caddy itself, after the API key has been sent in clear: "+
 					"name the HTTP site too, as in `http://%s, https://%s { keystile … }`, so that keystile refuses it; "+
-					"or set `auto_https disable_redirects` if nothing is to listen there", shown, host, host)
+					"or set `auto_https disable_redirects` if nothing is to listen there", shownHost(host), strings.Join(other.Listen, ", "), host, host)
 			}
 		}
 	}
@@ -77,14 +73,25 @@ func hostsOf(route caddyhttp.Route) (hosts []string, any bool) {
 	for _, set := range route.MatcherSets {
 		named := false
 		for _, m := range set {
-			if list, ok := m.(*caddyhttp.MatchHost); ok {
-				hosts = append(hosts, *list...)
+			if list := hostMatcher(m); list != nil {
+				hosts = append(hosts, list...)
 				named = true
 			}
 		}
 		any = any || !named
 	}
 	return hosts, any || len(route.MatcherSets) == 0
+}
+
+// hostMatcher is a matcher of hosts, or nil: Caddy's redirects hold it by value.
+func hostMatcher(m any) caddyhttp.MatchHost {
+	switch m := m.(type) {
+	case caddyhttp.MatchHost:
+		return m
+	case *caddyhttp.MatchHost:
+		return *m
+	}
+	return nil
 }
 
 // redirects says whether an automatic redirect is what takes requests for host
@@ -143,12 +150,13 @@ func takes(sets caddyhttp.MatcherSets, host string) (all, some bool) {
 	for _, set := range sets {
 		setAll, setSome := true, true
 		for _, m := range set {
-			switch m := m.(type) {
-			case *caddyhttp.MatchHost:
-				one, any := matchesHost(*m, host)
+			if list := hostMatcher(m); list != nil {
+				one, any := matchesHost(list, host)
 				setAll, setSome = setAll && one, setSome && any
-			case caddyhttp.MatchProtocol:
-			case *caddyhttp.MatchProtocol:
+				continue
+			}
+			switch m.(type) {
+			case caddyhttp.MatchProtocol, *caddyhttp.MatchProtocol:
 			default:
 				setAll = false
 			}

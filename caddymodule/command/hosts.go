@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -47,12 +48,15 @@ func readHosts(cmd *cobra.Command) (map[string][]string, error) {
 // means that.
 func checkUnbound(file string, document []byte, hosts map[string][]string) error {
 	unbound := hosts[""]
-	if len(unbound) == 0 {
+	if len(hosts) == 0 {
 		return nil
 	}
 	own, err := compile.Compile(file, document, compile.Options{})
 	if err != nil {
 		return err
+	}
+	if len(unbound) == 0 {
+		return checkBound(file, document, own, hosts)
 	}
 	if own.NamesHosts() && slices.ContainsFunc(own.Hosts, func(h policy.Host) bool { return several(h.Environments) }) {
 		return nil
@@ -71,6 +75,26 @@ func checkUnbound(file string, document []byte, hosts map[string][]string) error
 	return usagef("--host %s: keys of the environments %s would all work there, so that a test key opens the live host. "+
 		"Write %s; or, if that is meant, --host %s=%s",
 		unbound[0], strings.Join(p.Environments, " and "), apart(p, unbound[0]), strings.Join(p.Environments, ","), unbound[0])
+}
+
+// checkBound refuses hosts of environments that the policy own does not have, and hosts
+// for some of its environments where the others have none.
+func checkBound(file string, document []byte, own *policy.Policy, hosts map[string][]string) error {
+	for _, environment := range slices.Sorted(maps.Keys(hosts)) {
+		if !slices.Contains(own.Environments, environment) {
+			return usagef("--host %s=%s: policy %q has no environment %q: it has %s",
+				environment, hosts[environment][0], own.Name, environment, strings.Join(own.Environments, ", "))
+		}
+	}
+	if _, err := compile.Compile(file, document, compile.Options{Hosts: hosts}); err == nil {
+		return nil
+	}
+	for _, environment := range own.Environments {
+		if hosts[environment] == nil {
+			return usagef("--host gives the environment %s none, so that its keys would work nowhere: add --host %s=HOST", environment, environment)
+		}
+	}
+	return nil // what else is wrong is said where it is made
 }
 
 func several(environments policy.Set) bool { return environments&(environments-1) != 0 }

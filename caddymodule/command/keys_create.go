@@ -150,11 +150,7 @@ func printNew(cmd *cobra.Command, k *control.Key, secret credential.Secret, old 
 			fmt.Fprintln(w, "This is the only time that it is shown: store it now.")
 		}
 		if k.Expires != nil {
-			like := ""
-			if k.Replaces != "" {
-				like = ", as the key that it replaces does: create a key with --expires if that is too early"
-			}
-			fmt.Fprintf(w, "It expires at %s%s.\n", k.Expires.Format(time.RFC3339), like)
+			fmt.Fprintf(w, "It expires at %s.\n", k.Expires.Format(time.RFC3339))
 		}
 		if old != nil && old.Expires != nil {
 			fmt.Fprintf(w, "It replaces %s, which goes on working until %s, unless you revoke it before.\n", old.ID, old.Expires.UTC().Format(time.RFC3339))

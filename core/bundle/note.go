@@ -126,7 +126,10 @@ func (l *lines) fail(format string, args ...any) {
 
 func (l *lines) first(want string) {
 	line, rest, _ := strings.Cut(l.rest, "\n")
-	if line != want {
+	switch {
+	case HoldsPrivateKey(line):
+		l.fail("it is a private key, which is not shown here: its first line is not %q", want)
+	case line != want:
 		l.fail("its first line is %q, not %q", line, want)
 	}
 	l.rest = rest

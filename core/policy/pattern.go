@@ -56,6 +56,21 @@ func parsePattern(s string) (*pattern, error) {
 	return p, nil
 }
 
+// CheckWildcards refuses what stands for a segment in other languages, and for itself
+// alone here: a star, or a name behind a colon. Policies that are published may have
+// them: it is for those who write one.
+func CheckWildcards(path string) error {
+	for part := range strings.SplitSeq(path, "/") {
+		if strings.Contains(part, "*") {
+			return errors.New("a star is a star in a path: write {name} for one segment, and {rest...} for all that is below")
+		}
+		if name, ok := strings.CutPrefix(part, ":"); ok {
+			return fmt.Errorf("a colon is a colon in a path: write {%s} for one segment", name)
+		}
+	}
+	return nil
+}
+
 func parseSegment(s string, last bool) (segment, error) {
 	switch {
 	case s == "" && last:

@@ -238,10 +238,13 @@ const defaultPorts = "10443,10080,10002"
 // takePorts takes ports as they are listed, for as long as the process runs.
 func takePorts(listed string) (p ports, err error) {
 	rest := ""
-	if n, err := fmt.Sscanf(listed, "%d,%d,%d%s", &p.https, &p.http, &p.admin, &rest); n != 3 {
-		return p, fmt.Errorf("ports %q: give three, as in %s (%v)", listed, defaultPorts, err)
+	if n, _ := fmt.Sscanf(listed, "%d,%d,%d%s", &p.https, &p.http, &p.admin, &rest); n != 3 || p.https == p.http || p.https == p.admin || p.http == p.admin {
+		return p, fmt.Errorf("ports %q: give three that differ, as in %s", listed, defaultPorts)
 	}
 	for _, port := range []int{p.https, p.http, p.admin} {
+		if port < 1 || port > 65535 {
+			return p, fmt.Errorf("ports %q: %d is no port", listed, port)
+		}
 		if err := address.Take(port); err != nil {
 			return p, fmt.Errorf("%w: stop what listens there, or choose other ports, as in `make run-envoy PORTS=11443,11080,11002` (HTTPS, HTTP, admin)", err)
 		}

@@ -111,7 +111,7 @@ func TestBusyPort(t *testing.T) {
 	if _, err := takePorts(fmt.Sprintf("%d,1,2", port(l))); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("port %d is busy", port(l))) || !strings.Contains(err.Error(), "make run-envoy PORTS=") {
 		t.Error(err)
 	}
-	for _, listed := range []string{"", "1", "1,2", "1,2,3,4", "a,b,c", "1,2,3x"} {
+	for _, listed := range []string{"", "1", "1,2", "1,2,3,4", "1,1,2", "1,2,70000", "a,b,c", "1,2,3x"} {
 		if _, err := takePorts(listed); err == nil || !strings.Contains(err.Error(), "ports ") {
 			t.Errorf("%q: %v", listed, err)
 		}

@@ -33,6 +33,8 @@ func TestMistaken(t *testing.T) {
 	}{
 		"nothing":                  {"default", func(*NewKey) {}, ""},
 		"star":                     {"default", func(n *NewKey) { n.Endpoints = []string{"/v1/*"} }, "a star is a star in a path"},
+		"colon":                    {"default", func(n *NewKey) { n.Endpoints = []string{"GET /v1/:id"} }, "write {id} for one segment"},
+		"colon within a segment":   {"default", func(n *NewKey) { n.Endpoints = []string{"POST /v1/things:batch"} }, ""},
 		"star in a segment":        {"default", func(n *NewKey) { n.Endpoints = []string{"GET /v1/a*b/c"} }, "{rest...}"},
 		"rest":                     {"default", func(n *NewKey) { n.Endpoints = []string{"GET /v1/{rest...}", "/v2"} }, ""},
 		"endpoint on no route":     {"enterprise", func(n *NewKey) { n.Scopes, n.Endpoints = []string{"clients:read"}, []string{"/v2/{rest...}"} }, "is on no route"},

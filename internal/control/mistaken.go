@@ -80,10 +80,8 @@ func mistakenEndpoint(p *policy.Policy, kind int, s string) error {
 	if !ok {
 		path = s
 	}
-	for segment := range strings.SplitSeq(path, "/") {
-		if strings.Contains(segment, "*") {
-			return fmt.Errorf("endpoint %q: a star is a star in a path: write {name} for one segment, and {rest...} for all that is below", s)
-		}
+	if err := policy.CheckWildcards(path); err != nil {
+		return fmt.Errorf("endpoint %q: %w", s, err)
 	}
 	e, err := policy.ParseEndpoint(s)
 	if err != nil {

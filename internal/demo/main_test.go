@@ -93,7 +93,7 @@ func TestBusyPort(t *testing.T) {
 			t.Errorf("%v, and not: %s", err, want)
 		}
 	}
-	for _, listed := range []string{"", "1", "1,2", "1,2,3,4", "1,2,70000", "0,1,2", "a,b,c", "1,2,3x"} {
+	for _, listed := range []string{"", "1", "1,2", "1,2,3,4", "1,2,70000", "0,1,2", "a,b,c", "1,2,3x", "1,1,2", "1,2,1", "2,1,1"} {
 		if _, err := takePorts(listed); err == nil || !strings.Contains(err.Error(), "ports ") {
 			t.Errorf("%q: %v", listed, err)
 		}

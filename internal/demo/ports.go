@@ -26,8 +26,8 @@ const choose = "stop what listens there, or choose other ports, as in `make run 
 // share them in silence with another Caddy, and each would answer the other's calls.
 func takePorts(listed string) (p ports, err error) {
 	rest := ""
-	if n, err := fmt.Sscanf(listed, "%d,%d,%d%s", &p.https, &p.http, &p.api, &rest); n != 3 {
-		return p, fmt.Errorf("ports %q: give three, as in %s (%v)", listed, defaultPorts, err)
+	if n, _ := fmt.Sscanf(listed, "%d,%d,%d%s", &p.https, &p.http, &p.api, &rest); n != 3 || p.https == p.http || p.https == p.api || p.http == p.api {
+		return p, fmt.Errorf("ports %q: give three that differ, as in %s", listed, defaultPorts)
 	}
 	for _, port := range []int{p.https, p.http, p.api} {
 		if port < 1 || port > 65535 {

@@ -108,6 +108,8 @@ func TestMistakes(t *testing.T) {
 		{"scopes of no scoped kind", "    scopes:", "    kinds: [secret]\n    scopes:", "none of its kinds is scoped"},
 		{"public route with a demand", "    scopes:", "    public: true\n    scopes:", "can demand nothing"},
 		{"pattern without slash", "\"/v1/{thing}\"", "\"v1/{thing}\"", "does not begin with a slash"},
+		{"pattern with a star", "\"/v1/{thing}\"", "\"/v1/*\"", "a star is a star in a path"},
+		{"pattern with a colon", "\"/v1/{thing}\"", "\"/v1/:thing\"", "write {thing} for one segment"},
 		{"pattern with a dot segment", "\"/v1/{thing}\"", "\"/v1/../{thing}\"", "dot segments"},
 		{"pattern with half a parameter", "\"/v1/{thing}\"", "\"/v1/x{thing}\"", "fills a whole segment"},
 		{"parameter twice", "\"/v1/{thing}\"", "\"/{thing}/{thing}\"", "given twice"},

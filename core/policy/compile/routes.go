@@ -61,6 +61,11 @@ func (c *compiler) route(doc routeDoc) (r policy.Route, err error) {
 	if len(r.Patterns) == 0 {
 		return r, doc.Name.Errorf("route %q has no path", r.Name)
 	}
+	for _, path := range doc.Path {
+		if err := policy.CheckWildcards(path.s); err != nil {
+			return r, path.Errorf("path %q: %s", path.s, err)
+		}
+	}
 	r.Methods = shape.AllMethods
 	if len(doc.Methods) > 0 {
 		r.Methods = 0
