@@ -183,6 +183,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 
 // Start begins to watch the bundles, and to remember what was accepted.
 func (a *App) Start() error {
+	redacted.Store(a.LogRedaction != RedactionOff)
 	for _, name := range slices.Sorted(maps.Keys(a.guards)) {
 		a.guards[name].sites.Store(&siteList{a.sites[name]})
 		if err := a.guards[name].begin(); err != nil {

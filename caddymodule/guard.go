@@ -147,6 +147,7 @@ func (g *guard) watch() {
 			underWayOf(g.name).end(g.verifier)
 			g.watchAge(time.Now())
 			g.watchSites()
+			keepLogsRedacted()
 		}
 	}
 }

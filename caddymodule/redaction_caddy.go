@@ -4,6 +4,7 @@ import (
 	"maps"
 	"reflect"
 	"strings"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -59,6 +60,19 @@ func redactLogs(ctx caddy.Context) error {
 func redactDefaultLog() {
 	_, logger, _ := caddy.BufferedLog()
 	caddy.UnbufferDefaultLogger(redactedLogger(logger))
+}
+
+// redacted says whether the configuration that is in use keeps secrets out of its logs.
+var redacted atomic.Bool
+
+// keepLogsRedacted does again what a configuration has undone that failed to load: Caddy
+// keeps the default logger of that, in which this app was not yet.
+func keepLogsRedacted() {
+	if _, done := caddy.Log().Core().(redactingCore); done || !redacted.Load() {
+		return
+	}
+	redactDefaultLog()
+	redactStandardLog()
 }
 
 // redactModule exchanges the loggers of a module that sees requests.

@@ -8,10 +8,16 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/keystile/keystile/core/bundle"
+	"github.com/keystile/keystile/core/redact"
 )
 
 // A field that a later Caddy does not have, or has with another type, is an error, and
@@ -57,6 +63,39 @@ func TestRedactedAlone(t *testing.T) {
 	}
 	if out := fmt.Sprint(got); out != "map[k:the key REDACTED m:<&> n:9223372036854775809]" {
 		t.Error(out)
+	}
+}
+
+// A configuration that fails to load leaves its default logger behind, which Keystile has
+// not seen: secrets stay out of that too, unless the configuration in use is to leave logs
+// alone.
+func TestDefaultLogAfterFailedLoad(t *testing.T) {
+	const key = "sk_live_0123456789abcdefghijABCDEFGHIJ01234567"
+	p, dir := newPublisher(t), t.TempDir()
+	p.write(dir, p.pack(hourAgo, nil))
+	g, _ := p.guard(dir, bundle.DefaultAudience)
+	defer p.end(g)
+	exchange := func(to *zap.Logger) (before *zap.Logger) {
+		_, before, _ = caddy.BufferedLog()
+		caddy.UnbufferDefaultLogger(to)
+		return before
+	}
+	core, logs := observer.New(zapcore.InfoLevel)
+	before := exchange(zap.New(core))
+	defer exchange(before)
+	keepLogsRedacted()
+	if caddy.Log().Info(key); logs.FilterMessage(key).Len() != 1 {
+		t.Error("it is redacted though nobody has asked for that")
+	}
+	redacted.Store(true)
+	defer redacted.Store(false)
+	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if caddy.Log().Info(key); logs.FilterMessage(redact.Mark).Len() > 0 {
+			break
+		}
+		if time.Since(begin) > 30*time.Second {
+			t.Fatal("the default log shows API keys")
+		}
 	}
 }
 
