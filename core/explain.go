@@ -12,6 +12,7 @@ import (
 	"github.com/keystile/keystile/core/credential"
 	"github.com/keystile/keystile/core/internal/ascii"
 	"github.com/keystile/keystile/core/policy"
+	"github.com/keystile/keystile/core/redact"
 	"github.com/keystile/keystile/core/shape"
 )
 
@@ -608,6 +609,9 @@ func (c *check) secret(s string) bool {
 		return true
 	}
 	p := c.snapshot.bundle.Policy
+	if p.Grammar().MayHold(s) || redact.Default.With(p).Text(s) != s {
+		return true
+	}
 	folded := strings.ToLower(ascii.Unescape(s))
 	for _, env := range p.Environments {
 		if strings.Contains(folded, "_"+env+"_") { // also of a key that is cut, mistyped or in capitals

@@ -140,7 +140,7 @@ func (c *curl) short(word string, rest []string) (_ []string, err error) {
 
 // optionName is an option's name, if it can be one: API keys have other characters.
 func optionName(s string) string {
-	if len(s) > 40 || strings.Trim(s, "-.#:abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != "" {
+	if len(s) > 32 || strings.Trim(s, "-.#:abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != "" {
 		return "(not shown)"
 	}
 	return s

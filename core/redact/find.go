@@ -19,6 +19,10 @@ const (
 	// knownBody is the shortest behind names that a policy knows, in any case: hosts and
 	// names of headers arrive in lower case.
 	knownBody = 8
+	// token is how the JSON object begins that each part but the last of a customer token
+	// is, in base64, and tokenPart the shortest part.
+	token     = "eyJ"
+	tokenPart = 8
 	// private and key, with + between them, are how the private key of every signer and
 	// publisher begins, in any case.
 	private, key = "PRIVATE", "KEY+"
@@ -75,7 +79,7 @@ func (r *Rules) within(found []span, s string, from, to, bits int, digits *[256]
 				rest &= 1<<have - 1
 			}
 		}
-		if bytes.IndexByte(decoded, '_') < 0 && bytes.IndexByte(decoded, '+') < 0 {
+		if bytes.IndexByte(decoded, '_') < 0 && bytes.IndexByte(decoded, '+') < 0 && !bytes.Contains(decoded, []byte(token)) {
 			continue
 		}
 		for _, f := range r.plain(nil, string(decoded)) {
@@ -88,6 +92,18 @@ func (r *Rules) within(found []span, s string, from, to, bits int, digits *[256]
 
 // plain finds secrets that stand in s as they are.
 func (r *Rules) plain(found []span, s string) []span {
+	for from := 0; ; {
+		i := strings.Index(s[from:], token)
+		if i < 0 {
+			break
+		}
+		begin := from + i
+		if from = tokenEnd(s, begin); from > begin {
+			found = append(found, span{begin, from})
+		} else {
+			from = begin + len(token)
+		}
+	}
 	for from := 0; ; {
 		i := strings.IndexByte(s[from:], '_')
 		if i < 0 {
@@ -115,6 +131,29 @@ func (r *Rules) plain(found []span, s string) []span {
 		}
 		found = append(found, span{begin, from})
 	}
+}
+
+// tokenEnd is where the JSON Web Token ends that begins at begin, or begin if none does:
+// three parts, or more where it is encrypted.
+func tokenEnd(s string, begin int) int {
+	end, parts := begin, 0
+	for {
+		part := end
+		for end < len(s) && (ascii.IsAlnum(s[end]) || s[end] == '_' || s[end] == '-') {
+			end++
+		}
+		if end-part >= tokenPart {
+			parts++
+		}
+		if end == len(s) || s[end] != '.' {
+			break
+		}
+		end++
+	}
+	if parts < 2 { // one that is cut gives its claims away all the same
+		return begin
+	}
+	return end
 }
 
 // key is what looks like an API key whose body begins at body, behind an underscore.

@@ -71,6 +71,7 @@ var places = []string{"%s", "a %s b", `{"uri": "/v1/x?key=%s&y=1"}`, "/%s/y", "k
 func TestText(t *testing.T) {
 	known := rulesOf(t, "vinr")
 	key := newKey(t, "sk", "live")
+	const token = "eyJhbGciOiJSUzI1NiIsImtpZCI6Im9uZSJ9.eyJzdWIiOiJhbGljZSIsImlzcyI6Imh0dHBzOi8vc2hvcC5leGFtcGxlIn0.c2lnbmF0dXJlLXRoYXQtaXMtbG9uZw"
 	for name, tt := range map[string]struct {
 		rules  *redact.Rules
 		secret string
@@ -86,6 +87,8 @@ func TestText(t *testing.T) {
 		"a known key in upper case":    {known, strings.ToUpper(key)},
 		"a known key with a hyphen":    {known, key[:20] + "-" + key[20:]},
 		"a known key, _ in its body":   {known, key[:20] + "_" + key[20:]},
+		"a customer token":             {redact.Default, token},
+		"a customer token, cut":        {redact.Default, token[:len(token)-20]},
 		"a private key of an odd name": {redact.Default, "PRIVATE+KEY+a~~~b~~~c+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw=="},
 		"a private key in lower case":  {redact.Default, "private+key+keystile-vinr+5d1b1d6d+aq0agbk2mn/4t+x0yw=="},
 		"a private key":                {redact.Default, "PRIVATE+KEY+keystile-vinr+5d1b1d6d+AQ0aGbk2mN/4t+x0Yw=="},
@@ -131,6 +134,7 @@ func TestTextStays(t *testing.T) {
 		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
 		"key_2NfYwE0w3oYkqz1mXqUuKd", "0123456789abcdef0123456789abcdef",
 		"sk_live_", "go_memstats_alloc_bytes_total", "some_name_thatisverylongandwithoutanydigit",
+		"eyJ", "eyJhbGciOiJSUzI1NiJ9", "keyJump.go:17", "eyJhbGciOiJSUzI1NiJ9.x.y", "survEyJS.module.js",
 		"a__" + body, "a-live_" + body, "/_live_" + body, "HTTP_ID_" + body, // without kind or environment
 		"dial tcp 127.0.0.1:9000: connect: connection refused", "PRIVATE KEY", "the key is PRIVATE+", "the key is PRIVATE+KEY", "100%", "%zz%4", "_", "__",
 	} {
