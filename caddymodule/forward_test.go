@@ -367,7 +367,7 @@ func TestErrorPages(t *testing.T) {
 	h := newHome(t, "vinr")
 	_, key := h.create("vinr", control.NewKey{Kind: "secret", Environment: "live"})
 	s := start(t, h, []string{"vinr"}, func(s *server) string {
-		return fmt.Sprintf("http://api.vinr.com, https://api.vinr.com {\n\tkeystile vinr {\n\t\terrors pass\n\t}\n\treverse_proxy %[1]s\n\thandle_errors {\n\t\treverse_proxy %[1]s\n\t}\n}\n", s.upstream.Listener.Addr())
+		return fmt.Sprintf("http://api.vinr.com, https://api.vinr.com {\n\tkeystile vinr {\n\t\terrors pass\n\t}\n\treverse_proxy %[1]s\n\thandle_errors {\n\t\trewrite * /error.html\n\t\treverse_proxy %[1]s\n\t}\n}\n", s.upstream.Listener.Addr())
 	})
 	for name, tt := range map[string]struct {
 		url   string
