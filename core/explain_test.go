@@ -1,6 +1,8 @@
 package core_test
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -228,5 +230,36 @@ func TestExplainNamesOtherMethods(t *testing.T) {
 	}
 	if text := fmt.Sprint(v.Explain(request("")).Steps); !strings.Contains(text, "there is one for PUT, DELETE") {
 		t.Error(text)
+	}
+}
+
+// R74: what is shown of a request has no key in it, however that is encoded, nor a
+// customer token, though no line of the request has them.
+func TestExplainShows(t *testing.T) {
+	now := time.Now()
+	key, rec := newKey(t, "key_1")
+	v := newVerifier(t, core.Config{})
+	if err := v.Activate(newPublisher(t, compiled(t, "default"), now).bundle(now, rec)); err != nil {
+		t.Fatal(err)
+	}
+	for name, secret := range map[string]string{
+		"base64":                base64.StdEncoding.EncodeToString([]byte(key)),
+		"hexadecimal":           hex.EncodeToString([]byte(key)),
+		"percent-encoded twice": strings.ReplaceAll(key, "_", "%255f"),
+		"a customer token":      "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl",
+	} {
+		r := request("")
+		r.Headers, r.Path = core.Lines{}, "/v1/"+secret
+		e := v.Explain(r)
+		for _, s := range e.Steps {
+			for _, c := range s.Compared {
+				if strings.Contains(c.What, secret) {
+					t.Errorf("%s: %s", name, c.What)
+				}
+			}
+		}
+		if e.Show(r.Path) == r.Path || e.Show("/v1/payments") != "/v1/payments" {
+			t.Errorf("%s: %s is shown, or nothing is", name, r.Path)
+		}
 	}
 }

@@ -98,11 +98,11 @@ func (r *Rules) plain(found []span, s string) []span {
 			break
 		}
 		begin := from + i
-		if from = tokenEnd(s, begin); from > begin {
-			found = append(found, span{begin, from})
-		} else {
-			from = begin + len(token)
+		end, is := customerToken(s, begin)
+		if is {
+			found = append(found, span{begin, end})
 		}
+		from = end
 	}
 	for from := 0; ; {
 		i := strings.IndexByte(s[from:], '_')
@@ -133,11 +133,11 @@ func (r *Rules) plain(found []span, s string) []span {
 	}
 }
 
-// tokenEnd is where the JSON Web Token ends that begins at begin, or begin if none does:
-// three parts, or more where it is encrypted.
-func tokenEnd(s string, begin int) int {
-	end, parts := begin, 0
-	for {
+// customerToken says whether a JSON Web Token begins at begin, and where that ends, or
+// else from where on there may be one. One that is cut gives its claims away all the same.
+func customerToken(s string, begin int) (end int, is bool) {
+	parts := 0
+	for end = begin; ; end++ {
 		part := end
 		for end < len(s) && (ascii.IsAlnum(s[end]) || s[end] == '_' || s[end] == '-') {
 			end++
@@ -146,14 +146,9 @@ func tokenEnd(s string, begin int) int {
 			parts++
 		}
 		if end == len(s) || s[end] != '.' {
-			break
+			return end, parts >= 2
 		}
-		end++
 	}
-	if parts < 2 { // one that is cut gives its claims away all the same
-		return begin
-	}
-	return end
 }
 
 // key is what looks like an API key whose body begins at body, behind an underscore.

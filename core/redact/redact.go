@@ -1,8 +1,8 @@
-// Package redact takes API keys and private keys out of texts that are about to be
-// logged, and nothing else: the rest of a line stays useful.
+// Package redact takes API keys, customer tokens and private keys out of texts that are
+// about to be logged, and nothing else: the rest of a line stays useful.
 //
 // [Rules] know what to take out. They begin as [Default], which knows how an API key
-// looks in any policy, and learn with [Rules.With] what a policy names. A key is found
+// looks in any policy, and learn with [Rules.With] what a policy names. A secret is found
 // as it is, percent-encoded once or twice, and inside of base64 or hexadecimal text.
 package redact
 
