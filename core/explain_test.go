@@ -246,6 +246,8 @@ func TestExplainShows(t *testing.T) {
 		"base64":                base64.StdEncoding.EncodeToString([]byte(key)),
 		"hexadecimal":           hex.EncodeToString([]byte(key)),
 		"percent-encoded twice": strings.ReplaceAll(key, "_", "%255f"),
+		"another kind's":        "xk_live_abc",
+		"another, escaped":      "xk%5flive%5Fabc",
 		"a customer token":      "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl",
 	} {
 		r := request("")
