@@ -28,20 +28,34 @@ func migrate(path string, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	has, wants, err := p.GetVersions(ctx)
-	switch {
-	case err != nil || has == wants:
-		return err
-	case has > wants:
-		return fmt.Errorf("a later version of this program has made it (schema %d, and this one knows %d): update this program", has, wants)
+	current, first := isCurrent(ctx, p)
+	if current && first == nil {
+		return nil
 	}
+	// Also after an error: whoever makes a new store's tables locks it meanwhile.
 	unlock, err := lockedfile.MutexAt(path + ".lock").Lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	current, err = isCurrent(ctx, p)
+	if err != nil && first != nil {
+		return first // it says why, and what came of it does not
+	}
+	if current || err != nil {
+		return err
+	}
 	_, err = p.Up(ctx)
 	return err
+}
+
+// isCurrent says whether a store has the tables of today.
+func isCurrent(ctx context.Context, p *goose.Provider) (bool, error) {
+	has, wants, err := p.GetVersions(ctx)
+	if err == nil && has > wants {
+		err = fmt.Errorf("a later version of this program has made it (schema %d, and this one knows %d): update this program", has, wants)
+	}
+	return has == wants, err
 }
 
 // addRoot is the second migration. Some stores had the column before there were
