@@ -293,8 +293,10 @@ func (g *guard) watchSites() {
 	}
 	var notServed []string
 	for _, s := range list.sites {
-		text := s.notServed(g, b.Policy).Error()
-		if served, _ := s.servedBy(b.Policy); !served && !slices.Contains(notServed, text) { // as on two servers
+		if served, _ := s.servedBy(b.Policy); served {
+			continue
+		}
+		if text := s.notServed(g, b.Policy).Error(); !slices.Contains(notServed, text) { // as on two servers
 			notServed = append(notServed, text)
 		}
 	}

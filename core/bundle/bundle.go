@@ -104,6 +104,8 @@ func (b *Bundle) Under(trust *Trust) (*Bundle, error) {
 // allowed are the kinds and environments that records may have.
 type allowed struct{ kinds, environments []string }
 
+func (n *PolicyNote) allowed() *allowed { return &allowed{n.Kinds, n.Environments} }
+
 // same says whether what was verified under a is good under b too.
 func (a *allowed) same(b *allowed) bool {
 	return a == b || slices.Equal(a.kinds, b.kinds) && slices.Equal(a.environments, b.environments)
@@ -120,5 +122,5 @@ func newAllowed(note *PolicyNote, p *policy.Policy) (*allowed, error) {
 			return nil, fmt.Errorf("environment %q is not in the policy", e)
 		}
 	}
-	return &allowed{note.Kinds, note.Environments}, nil
+	return note.allowed(), nil
 }

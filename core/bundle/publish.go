@@ -2,7 +2,9 @@ package bundle
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -52,6 +54,14 @@ func Republish(signed, compiled []byte, trust *Trust) (*Publication, error) {
 		return nil, errors.New("the note is for another policy")
 	}
 	return &Publication{Notes: Notes{PolicyNote: signed}, Compiled: compiled, Note: n}, nil
+}
+
+// Permits says why edges would refuse a record under the policy note.
+func (p *Publication) Permits(r *Record) error {
+	if !slices.Contains(p.Note.Kinds, r.Kind) || !slices.Contains(p.Note.Environments, r.Environment) {
+		return fmt.Errorf("key %s: kind %q in environment %q is not in the policy note in force: edges would refuse it", r.KeyID, r.Kind, r.Environment)
+	}
+	return nil
 }
 
 // Signed is a whole bundle in memory, as a publisher hands it on.

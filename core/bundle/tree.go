@@ -95,7 +95,7 @@ func (b *Bundle) Nodes(use func(Hash, []byte) error) error {
 // Nodes reads and verifies the whole of a tree that is published under p, and calls
 // use with every node, in tree order.
 func (p *Publication) Nodes(tree Tree, nodes NodeSource, use func(Hash, []byte) error) error {
-	b := Bundle{nodes: nodes, allowed: &allowed{p.Note.Kinds, p.Note.Environments}}
+	b := Bundle{nodes: nodes, allowed: p.Note.allowed()}
 	return b.walk(tree.Root, place{count: tree.Keys}, func(n *node, raw []byte) error { return use(n.hash, raw) })
 }
 

@@ -38,13 +38,13 @@ func (p *Publication) Update(tree Tree, nodes NodeSource, changes []Edit, emit f
 		if err := c.Check(); err != nil {
 			return Tree{}, fmt.Errorf("key %q: %w", c.KeyID, err)
 		}
-		if !slices.Contains(p.Note.Kinds, c.Kind) || !slices.Contains(p.Note.Environments, c.Environment) {
-			return Tree{}, fmt.Errorf("key %s: kind %q in environment %q is not in the policy note in force: edges would refuse it", c.KeyID, c.Kind, c.Environment)
+		if err := p.Permits(&c.Record); err != nil {
+			return Tree{}, err
 		}
 	}
 	u := updater{
 		treeBuilder: treeBuilder{emit: emit}, nodes: nodes, drop: drop,
-		allowed: &allowed{p.Note.Kinds, p.Note.Environments},
+		allowed: p.Note.allowed(),
 	}
 	return u.update(tree, changes)
 }

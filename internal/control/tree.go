@@ -94,8 +94,8 @@ func (g *growth) build(ctx context.Context) (tree bundle.Tree, err error) {
 	var records []bundle.Record
 	if err := g.tx.Each(ctx, func(k *Key) error {
 		r, err := k.Record()
-		if err == nil && (!slices.Contains(g.note.Note.Kinds, r.Kind) || !slices.Contains(g.note.Note.Environments, r.Environment)) {
-			err = fmt.Errorf("key %s: kind %q in environment %q is not in the policy note in force: edges would refuse it", r.KeyID, r.Kind, r.Environment)
+		if err == nil {
+			err = g.note.Permits(&r)
 		}
 		records = append(records, r)
 		return err

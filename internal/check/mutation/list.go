@@ -42,24 +42,25 @@ const (
 	redactFind  = "core/redact/find.go"
 	inRedact    = "./core/redact"
 
-	directory = "internal/disk/dir.go"
-	private   = "internal/disk/private.go"
-	inForce   = "internal/control/witness.go"
-	comparing = "internal/control/compare.go"
-	renewing  = "internal/control/renew.go"
-	publisher = "internal/control/publisher.go"
-	lock      = "internal/control/lock.go"
-	signing   = "internal/control/signing.go"
-	keyring   = "internal/control/keyring.go"
-	growing   = "internal/control/tree.go"
-	sqlite    = "internal/control/store/sqlstore/sqlite.go"
-	storeTx   = "internal/control/store/sqlstore/tx.go"
-	migrating = "internal/control/store/sqlstore/migrate.go"
-	updating  = "core/bundle/update.go"
-	inStore   = "./internal/control/store/sqlstore"
-	home      = "internal/control/home.go"
-	inControl = "./internal/control"
-	inCommand = "./caddymodule/command"
+	directory   = "internal/disk/dir.go"
+	private     = "internal/disk/private.go"
+	inForce     = "internal/control/witness.go"
+	comparing   = "internal/control/compare.go"
+	renewing    = "internal/control/renew.go"
+	publisher   = "internal/control/publisher.go"
+	lock        = "internal/control/lock.go"
+	signing     = "internal/control/signing.go"
+	keyring     = "internal/control/keyring.go"
+	growing     = "internal/control/tree.go"
+	sqlite      = "internal/control/store/sqlstore/sqlite.go"
+	storeTx     = "internal/control/store/sqlstore/tx.go"
+	migrating   = "internal/control/store/sqlstore/migrate.go"
+	publication = "core/bundle/publish.go"
+	updating    = "core/bundle/update.go"
+	inStore     = "./internal/control/store/sqlstore"
+	home        = "internal/control/home.go"
+	inControl   = "./internal/control"
+	inCommand   = "./caddymodule/command"
 
 	usage     = "caddymodule/command/arguments.go"
 	secrets   = "caddymodule/command/secrets.go"
@@ -508,7 +509,7 @@ var mutants = []mutant{
 	{"list that is too short", "core/policy/codec.go", "if err == nil && count != len(items) {", "if false && count != len(items) {", inPolicy},
 	{"number that does not fit", "core/policy/codec.go", "uint64(*to) != i || i == 0", "i == 0", inPolicy},
 	{"key of another bundle by its digest", storeTx, "WHERE bundle = ? AND digest = ?`, t.bundle, d[:])", "WHERE digest = ?`, d[:])", inStore},
-	{"environment that is not in force", growing, " || !slices.Contains(g.note.Note.Environments, r.Environment)", "", inControl},
+	{"environment that is not in force", publication, " || !slices.Contains(p.Note.Environments, r.Environment)", "", inControl},
 	{"tree whose root is gone", growing, "whole = true", "_ = whole", inControl},
 	{"tree whose node is gone", growing, "if !errors.As(err, &node) {", "if true || !errors.As(err, &node) {", inControl},
 	{"edit of a status", growing, "e.ids = append(e.ids, id)", "", inControl},
@@ -520,7 +521,7 @@ var mutants = []mutant{
 	{"store of a version to come", migrating, "has > wants", "false", inStore},
 	{"column that may be there", migrating, "err == nil && found == 0", "err == nil", inStore},
 	{"node that comes back", storeTx, "DO UPDATE SET node = excluded.node, wanted_until = NULL", "DO NOTHING", inStore},
-	{"edit's kind", updating, "!slices.Contains(p.Note.Kinds, c.Kind) || ", "", inBundle},
+	{"edit's kind", publication, "!slices.Contains(p.Note.Kinds, r.Kind) || ", "", inBundle},
 	{"key changed twice", updating, "i > 0 && c.Digest == changes[i-1].Digest", "false", inBundle},
 	{"field that would be lost", updating, "if HashOf(u.leaf(records)) != n.hash {", "if false {", inBundle},
 	{"key that is taken out and not there", updating, "case !there:", "case false:", inBundle},
