@@ -235,19 +235,10 @@ type ports struct{ https, http, admin int }
 
 const defaultPorts = "10443,10080,10002"
 
+const choose = "stop what listens there, or choose other ports, as in `make run-envoy PORTS=11443,11080,11002` (HTTPS, HTTP, admin)"
+
 // takePorts takes ports as they are listed, for as long as the process runs.
 func takePorts(listed string) (p ports, err error) {
-	rest := ""
-	if n, _ := fmt.Sscanf(listed, "%d,%d,%d%s", &p.https, &p.http, &p.admin, &rest); n != 3 || p.https == p.http || p.https == p.admin || p.http == p.admin {
-		return p, fmt.Errorf("ports %q: give three that differ, as in %s", listed, defaultPorts)
-	}
-	for _, port := range []int{p.https, p.http, p.admin} {
-		if port < 1 || port > 65535 {
-			return p, fmt.Errorf("ports %q: %d is no port", listed, port)
-		}
-		if err := address.Take(port); err != nil {
-			return p, fmt.Errorf("%w: stop what listens there, or choose other ports, as in `make run-envoy PORTS=11443,11080,11002` (HTTPS, HTTP, admin)", err)
-		}
-	}
-	return p, nil
+	err = address.TakeListed(listed, defaultPorts, choose, &p.https, &p.http, &p.admin)
+	return p, err
 }

@@ -25,19 +25,8 @@ const choose = "stop what listens there, or choose other ports, as in `make run 
 // takePorts takes ports as they are listed, for as long as the process runs. Caddy would
 // share them in silence with another Caddy, and each would answer the other's calls.
 func takePorts(listed string) (p ports, err error) {
-	rest := ""
-	if n, _ := fmt.Sscanf(listed, "%d,%d,%d%s", &p.https, &p.http, &p.api, &rest); n != 3 || p.https == p.http || p.https == p.api || p.http == p.api {
-		return p, fmt.Errorf("ports %q: give three that differ, as in %s", listed, defaultPorts)
-	}
-	for _, port := range []int{p.https, p.http, p.api} {
-		if port < 1 || port > 65535 {
-			return p, fmt.Errorf("ports %q: %d is no port", listed, port)
-		}
-		if err := address.Take(port); err != nil {
-			return p, fmt.Errorf("%w: %s", err, choose)
-		}
-	}
-	return p, nil
+	err = address.TakeListed(listed, defaultPorts, choose, &p.https, &p.http, &p.api)
+	return p, err
 }
 
 // environment is what the Caddyfile knows them by.

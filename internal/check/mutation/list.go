@@ -548,7 +548,7 @@ var mutants = []mutant{
 	{"port of UDP", ports, "c, err := net.ListenPacket(\"udp\", all)", "c, err := net.ListenPacket(\"udp\", \":0\")", inPorts},
 	{"demo's HTTP port is its own", "internal/demo/ports.go", "got != nonce || ", "got == \"\" || ", inDemo},
 	{"demo's HTTPS port is its own", "internal/demo/ports.go", ", {d.ports.https, d.askHTTPS}} {", "} {", inDemo},
-	{"demo's ports are free", "internal/demo/ports.go", "if err := address.Take(port); err != nil {", "if err := address.Take(port); false {", inDemo},
+	{"demo's ports are free", ports, "if err := Take(port); err != nil {", "if err := Take(port); false {", inDemo},
 	{"response that has left", "caddymodule/underway.go", "a.next.previous = a.previous", "_ = a.previous", atLeaving},
 	{"proxy that does not obey", filterRequest, "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader) != nil {", "if p.filter(p.request.Headers.Lines(), d.Line, p.host.RemoveRequestHeader, p.host.AddRequestHeader); false {", inFilter},
 	{"identity that cannot be set", filterRequest, "if p.host.SetRequestHeader(h.Name, h.Value) != nil {", "if p.host.SetRequestHeader(h.Name, h.Value); false {", inFilter},

@@ -13,7 +13,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -37,6 +39,32 @@ func Free() (address string, err error) {
 		}
 	}
 	return "", fmt.Errorf("no port from %d to %d is to be had: %w", first, first+count, err)
+}
+
+// TakeListed takes the ports that listed names, with commas between them, and gives them
+// to to: so many, and no two the same, as in like. Where one is busy, choose says what to do.
+func TakeListed(listed, like, choose string, to ...*int) error {
+	parts := strings.Split(listed, ",")
+	if len(parts) != len(to) {
+		return fmt.Errorf("ports %q: give %d that differ, as in %s", listed, len(to), like)
+	}
+	var ports []int
+	for i, part := range parts {
+		port, err := strconv.Atoi(strings.TrimSpace(part))
+		switch {
+		case err != nil || port < 1 || port > 65535:
+			return fmt.Errorf("ports %q: %q is no port", listed, part)
+		case slices.Contains(ports, port):
+			return fmt.Errorf("ports %q: give %d that differ, as in %s", listed, len(to), like)
+		}
+		ports, *to[i] = append(ports, port), port
+	}
+	for _, port := range ports {
+		if err := Take(port); err != nil {
+			return fmt.Errorf("%w: %s", err, choose)
+		}
+	}
+	return nil
 }
 
 // Take takes a port, for TCP and UDP, on all of this machine's addresses. It fails where
