@@ -170,9 +170,6 @@ func (f *flow) isOwn(location string) bool {
 	for _, path := range []string{"{http.request.uri", "{http.request.orig_uri"} { // begins behind the host
 		host, _, _ = strings.Cut(host, path)
 	}
-	if isPlaceholder(to) && strings.HasPrefix(to, "{") {
-		return true
-	}
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}

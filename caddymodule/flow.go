@@ -185,7 +185,7 @@ func (f *flow) split(r *routeConfig, rs arrivals) (into, past arrivals) {
 		}
 		in, by := true, !every || r.rest != ""
 		if one&unguarded != 0 && f.missed != nil {
-			in = in && r != f.missed && !f.alike(f.missed, r, r.rest, one)
+			in = in && !f.alike(f.missed, r, r.rest, one)
 			by = by && !(every && f.opposite(f.missed, r, one))
 		}
 		if f.all && one&unguarded != 0 && (!every || r.guests) {
