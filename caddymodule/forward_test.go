@@ -2,7 +2,6 @@ package caddymodule_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -15,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,15 +25,7 @@ import (
 // recorder is a TCP proxy that remembers what went to the upstream.
 type recorder struct {
 	address string
-	mu      sync.Mutex
-	sent    bytes.Buffer
-}
-
-// Write remembers p.
-func (r *recorder) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.sent.Write(p)
+	written // over all connections so far
 }
 
 func newRecorder(t testing.TB, upstream string) *recorder {
@@ -68,13 +58,6 @@ func newRecorder(t testing.TB, upstream string) *recorder {
 		}
 	}()
 	return r
-}
-
-// all is what went over all connections so far.
-func (r *recorder) all() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.sent.String()
 }
 
 // startHypercorn starts an HTTP server that switches to HTTP/2 for whoever asks.
@@ -165,12 +148,12 @@ func TestUpgradeOpensNoTunnel(t *testing.T) {
 			"h2c": "Connection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\n", "h2c twice": "Connection: Upgrade\nUpgrade: h2c\nUpgrade: h2c\n",
 			"TLS": "Connection: Upgrade\nUpgrade: TLS/1.2\n", "list": "Connection: upgrade\nUpgrade: h2c, TLS/1.2\n", "alias": "Connection: Upgrade\nUpgrade: foo/2\nHTTP2_Settings: AAMAAABk\n",
 		} {
-			before := len(to.all())
+			before := len(to.String())
 			response, err := s.raw("GET /v1/refunds HTTP/1.1\nHost: api.vinr.com\nX-Api-Key: "+key+"\n"+lines+"\n", preface)
 			if err == nil && response.StatusCode == http.StatusSwitchingProtocols || err == nil && name == "Hypercorn" && response.StatusCode != 200 {
 				t.Errorf("%s, %s: %d", name, what, response.StatusCode)
 			}
-			sent := to.all()[before:]
+			sent := to.String()[before:]
 			for _, never := range []string{"PRI ", "victim", "pgrade:", "Settings", key} {
 				if strings.Contains(sent, never) {
 					t.Errorf("%s, %s: the upstream's connection carries %q", name, what, never)
